@@ -1,0 +1,84 @@
+"""The status document: one snapshot of the whole house, made when someone asks.
+
+`/api/v1/status` is this as JSON, `/metrics` the same as Prometheus text, and
+`edgespool status` the same for a person. Ages and times are those of the moment
+of asking; counters start at zero when the process starts, except backlogs, which
+are what lies on the disk.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+__all__ = ["MqttStatus", "RouteStatus", "SinkStatus", "Status", "StoreStatus"]
+
+
+class MqttStatus(msgspec.Struct, frozen=True):
+    """The device side."""
+
+    listeners: list[str]  # "127.0.0.1:1883"
+    connections: int
+    sessions: int
+    subscriptions: int
+    received: int  # PUBLISH packets taken in
+    acknowledged: int  # PUBACK and PUBREC sent for them
+    unrouted: int  # PUBLISH packets that nobody wanted
+    refused: int  # PUBLISH packets left unacknowledged because the store could not take them
+    delivered: int  # PUBLISH packets sent to devices
+    dropped: int  # messages for a device or QoS 0 messages let go: queue full, store full
+    retained: int
+
+
+class StoreStatus(msgspec.Struct, frozen=True):
+    """The disk."""
+
+    path: str
+    state: Literal["ok", "full", "failed"]
+    reason: str  # empty when ok
+    bytes: int
+    max_bytes: int
+    appended: int  # messages
+    commits: int
+    commit_ms: float  # moving average of one commit
+    damaged: int  # records found damaged and kept aside
+
+
+class SinkStatus(msgspec.Struct, frozen=True):
+    """One far end."""
+
+    kind: str  # "amqp", "zeromq"
+    address: str  # without secrets
+    state: Literal["up", "down"]
+    since: str  # RFC 3339, when this state began
+    reason: str  # why it is down; empty when up
+
+
+class RouteStatus(msgspec.Struct, frozen=True):
+    """One route and its cursor."""
+
+    sink: str
+    backlog_messages: int
+    backlog_bytes: int
+    oldest_age_s: float  # age of the oldest message of the backlog; 0 when there is none
+    delivered: int
+    refused: int  # taken to the dead letters
+    expired: int  # older than max_age
+    lost: int  # dropped by when_full
+
+
+class Status(msgspec.Struct, frozen=True):
+    """Everything. `ready` is false, and `reasons` says why, while messages cannot be taken safely."""
+
+    gateway: str
+    version: str
+    started_at: str  # RFC 3339
+    uptime_s: float
+    ready: bool
+    reasons: list[str]
+    mqtt: MqttStatus
+    store: StoreStatus
+    sinks: dict[str, SinkStatus]
+    routes: dict[str, RouteStatus]
+    dead_letters: int  # messages in the dead-letter log

@@ -1,0 +1,88 @@
+"""What every sink promises: four methods, and *when* they are called.
+
+A sink is one far end that takes messages: a queue in the cloud, a receiver on
+the next machine. One keeper opens and closes it; a forwarder for each route that
+points at it sends. All of them live on one event loop.
+
+`send_batch` may be called again before an earlier call has returned: that is
+how a link with a long round trip is kept full. Order is kept all the same,
+because a batch takes its place in the line before the first `await` of the call.
+
+The ten promises that `bridge.sinks.kit` checks of every sink:
+
+    1  returning means that the far end owns every message but the listed refusals,
+       and it sees messages in the order of the calls
+    2  any bytes survive: payload, topic, properties
+    3  a broken link raises SinkUnavailable (and wakes `lost`) and promises nothing
+    4  after that, close() and open() bring it back
+    5  one refusal names one message, and the others of its batch are not harmed
+    6  a far end that accepts and never confirms is not success
+    7  a slow far end slows the caller, and memory does not grow
+    8  cancelled in the middle, it can be closed and opened
+    9  the same batch sent twice carries the same ids
+   10  close is safe twice, and before open
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
+import msgspec
+
+from bridge.message import Message
+
+__all__ = ["Outgoing", "Refusal", "Sink"]
+
+
+class Outgoing(msgspec.Struct, frozen=True, gc=False):
+    """One message on its way out.
+
+    `id` is `<gateway>/<epoch>/<sequence>`, the same however often it is sent;
+    `address` is what the route's template made of it: a queue or routing key for
+    AMQP, free text for ZeroMQ.
+    """
+
+    id: str
+    address: str
+    message: Message
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """The far end will never take `batch[index]`, and says why."""
+
+    index: int
+    reason: str
+
+
+@runtime_checkable
+class Sink(Protocol):
+    """One far end. Made without touching the world; nothing happens before `open`."""
+
+    name: str
+
+    async def open(self) -> None:
+        """Afterwards the far end answers and `send_batch` may be called.
+
+        Called once before the first batch and again after each `close`. A sink
+        that calls out gives up after its `open_timeout_s` and raises
+        SinkUnavailable; a sink that is waiting to be called by a receiver waits
+        here for as long as it takes. Safe to cancel.
+        """
+
+    async def send_batch(self, batch: Sequence[Outgoing]) -> list[Refusal]:
+        """Afterwards the far end owns the whole batch but the refusals returned.
+
+        Raises SinkUnavailable when that cannot be known: then nothing was promised,
+        and the caller closes, opens and sends the batch again with the same ids.
+        Safe to cancel; the batch is then as unknown as after SinkUnavailable.
+        """
+
+    async def lost(self) -> str:
+        """Return, with the reason, when the link that `open` made is gone.
+
+        This is how an idle link that breaks is noticed before the next message.
+        """
+
+    async def close(self) -> None:
+        """Afterwards nothing of the link is left. Safe at any time, any number of times."""
