@@ -50,8 +50,11 @@ class Properties(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     shared_subscription_available: int | None = None
 
 
-class Message(msgspec.Struct, frozen=True, gc=False):
+class Message(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """One application message, as a device published it.
+
+    The order of the fields is the order on the disk (`bridge.store.record`): new
+    ones go to the end, with a default.
 
     `topic` is always a valid Topic Name; `publisher` is the Client Identifier of
     the device (empty for messages of the house itself); `received_ns` is the wall

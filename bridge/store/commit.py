@@ -1,0 +1,180 @@
+"""Group commit: one sync for everyone who waits.
+
+There is no timer. The batch is whatever arrived while the disk was busy, or
+during one turn of the event loop when it was idle: on a fast disk a handful of
+messages, on an SD card with a 20 ms fsync hundreds, by the same code.
+
+All logs and tables of the store share one commit, so "committed" is one moment:
+a message that was appended to both logs and retained is safe when the callback
+comes, not before.
+
+While the disk is fast (a commit under about a millisecond) it is written in
+the loop's own turn: handing it to a thread and back costs more than the sync. A
+slow disk gets the thread, so that it never stalls the loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final, Protocol
+
+from bridge.errors import StoreError, StoreFailed
+
+__all__ = ["Committer", "Part"]
+
+log = logging.getLogger(__name__)
+
+INLINE_BELOW_S: Final = 0.0015
+THREAD_ABOVE_S: Final = 0.003
+PROBE_AFTER_S: Final = 0.5  # how long a failed commit keeps new messages out before one may try again
+
+Waiter = Callable[[StoreError | None], None]
+Work = list[tuple["Part", Any]]
+
+
+class Part(Protocol):
+    """What joins a commit: a Log or a Table."""
+
+    @property
+    def dirty(self) -> bool: ...
+    def take(self) -> Any: ...
+    def write(self, batch: Any) -> None: ...
+    def settle(self, batch: Any) -> None: ...
+    def fail(self, batch: Any, error: OSError) -> None: ...
+
+
+class Committer:
+    """Writes what the parts have queued, once for all; belongs to one event loop.
+
+    `fault` is why the last commit failed, None when it did not. `commit_s` is the
+    moving average of what the disk takes.
+    """
+
+    def __init__(self, parts: Sequence[Part]) -> None:
+        self._parts = parts
+        self._loop = asyncio.get_running_loop()
+        self._waiters: list[Waiter] = []
+        self._after: list[Callable[[], None]] = []
+        self._scheduled = False
+        self._thread: ThreadPoolExecutor | None = None
+        self._under_way: asyncio.Future[tuple[OSError | None, float]] | None = None
+        self._slow = False
+        self._failed_at = 0.0
+        self.fault: StoreError | None = None
+        self.commits = 0
+        self.commit_s = 0.0
+
+    @property
+    def accepting(self) -> bool:
+        """Whether it makes sense to queue a message: no commit has just failed."""
+        return self.fault is None or self._loop.time() - self._failed_at > PROBE_AFTER_S
+
+    def after_commit(self, callback: Callable[[], None]) -> None:
+        """Call `callback` after each commit that succeeded: readers look for news then."""
+        self._after.append(callback)
+
+    def when_durable(self, waiter: Waiter) -> None:
+        """Call `waiter(None)` when all that is queued by now is on the disk.
+
+        `waiter(error)` when it could not be written: then nothing of it counts. One
+        call a connection and commit, not one a message.
+        """
+        self._waiters.append(waiter)
+        if not self._scheduled:
+            self._scheduled = True
+            if self._under_way is None:
+                self._loop.call_soon(self._commit)
+
+    def schedule(self) -> None:
+        """Commit what is queued at the end of this turn, though nobody waits for it."""
+        if not self._scheduled:
+            self.when_durable(_nobody)
+
+    async def flush(self) -> StoreError | None:
+        """Commit what is queued; return why it failed, or None."""
+        done: asyncio.Future[StoreError | None] = self._loop.create_future()
+        self.when_durable(lambda error: None if done.done() else done.set_result(error))
+        return await done
+
+    async def close(self) -> None:
+        """Commit what is left and let go of the thread."""
+        while self._scheduled or self._under_way is not None or any(part.dirty for part in self._parts):
+            if await self.flush() is not None:
+                break
+        if self._thread is not None:
+            self._thread.shutdown(wait=True)
+            self._thread = None
+
+    def _commit(self) -> None:
+        self._scheduled = False
+        waiters, self._waiters = self._waiters, []
+        work = [(part, part.take()) for part in self._parts if part.dirty]
+        if not work:
+            self._finish(waiters, work, None, 0.0)
+        elif self._slow:
+            if self._thread is None:
+                self._thread = ThreadPoolExecutor(1, "commit")
+            self._under_way = self._loop.run_in_executor(self._thread, _write, work)
+            self._under_way.add_done_callback(lambda done: self._thread_done(done, waiters, work))
+        else:
+            error, took_s = _write(work)
+            self._finish(waiters, work, error, took_s)
+
+    def _thread_done(
+        self,
+        done: asyncio.Future[tuple[OSError | None, float]],
+        waiters: list[Waiter],
+        work: Work,
+    ) -> None:
+        self._under_way = None
+        error, took_s = done.result()
+        self._finish(waiters, work, error, took_s)
+        if self._scheduled:
+            self._loop.call_soon(self._commit)
+
+    def _finish(self, waiters: list[Waiter], work: Work, error: OSError | None, took_s: float) -> None:
+        if work:
+            self.commits += 1
+            self.commit_s += (took_s - self.commit_s) * 0.1
+            self._slow = self.commit_s > (INLINE_BELOW_S if self._slow else THREAD_ABOVE_S)
+        fault: StoreError | None = None
+        if error is not None:
+            for part, batch in work:
+                part.fail(batch, error)
+            fault = next((f for p, _ in work if (f := getattr(p, "fault", None))), None)
+            fault = fault or StoreFailed(str(error))
+            if self.fault is None:
+                log.error("store failed reason=%s", fault)
+            self._failed_at = self._loop.time()
+        elif work:
+            for part, batch in work:
+                part.settle(batch)
+            if self.fault is not None:
+                log.warning("store back")
+        if work:
+            self.fault = fault
+        for waiter in waiters:
+            waiter(fault)
+        if work and fault is None:
+            for callback in self._after:
+                callback()
+
+
+def _nobody(error: StoreError | None) -> None:
+    """Nobody waits for this commit."""
+
+
+def _write(work: Work) -> tuple[OSError | None, float]:
+    """Write every batch; return the first error and the time it took, in seconds."""
+    began = time.perf_counter()
+    error: OSError | None = None
+    try:
+        for part, batch in work:
+            part.write(batch)
+    except OSError as caught:
+        error = caught
+    return error, time.perf_counter() - began

@@ -1,0 +1,406 @@
+"""An endless sequence of messages: segments in a row, one writer, many readers.
+
+    head ≤ every cursor ≤ durable ≤ tail
+
+`head` is where the oldest segment begins, `durable` where the last synced record
+ends; readers stop there. Positions are bytes since the beginning of time and
+never come back; a segment begins exactly where the one before it ended.
+
+Writing takes three steps, so that the slow one may run in another thread while
+the house goes on (see `bridge.store.commit`):
+
+    take()          what was queued becomes a batch          (owner's thread)
+    write(batch)    bytes and sync; touches no shared state  (any thread)
+    settle(batch)   durable moves, readers see it            (owner's thread)
+
+A commit that fails is as if it had never been: nothing of it was acknowledged
+and no reader has seen it. Its file is never trusted again: the next commit
+begins a new segment at `durable`, and what lies in the old one beyond that point
+does not count. Its sequence numbers are not used again either.
+
+The newest entries stay decoded in memory, so a reader that has caught up reads
+no disk. Everything else is read as it is needed: memory does not grow with the
+backlog.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+from bisect import bisect_right
+from collections.abc import Sequence
+from typing import Final
+
+from bridge.errors import StoreFailed, StoreFull
+from bridge.message import Message
+from bridge.store.cursor import Cursor
+from bridge.store.files import OS_FILES, Files
+from bridge.store.recent import Recent
+from bridge.store.record import HEADER_BYTES as RECORD_BYTES
+from bridge.store.record import Entry, decode_all, encode_all, find_next
+from bridge.store.segment import HEADER_BYTES, Damage, Header, Segment, file_name, read_header, scan
+
+__all__ = ["Batch", "Log"]
+
+log = logging.getLogger(__name__)
+
+READ_BYTES: Final = 256 * 1024
+SEGMENT_BYTES_MAX: Final = 16 * 1024 * 1024
+SEGMENT_BYTES_MIN: Final = 64 * 1024
+NOTE_BYTES_MAX: Final = 16 * 1024
+_OPEN_SEGMENTS_MAX: Final = 16
+
+
+class Batch:
+    """What one commit writes; made by `Log.take`."""
+
+    def __init__(self, messages: list[Message], notes: dict[int, bytes]) -> None:
+        self.messages = messages
+        self.notes = notes
+        self.entries: list[Entry] = []
+        self.new_segments: list[Segment] = []
+        self.end = 0
+        self.error: OSError | None = None
+
+
+class Log:
+    """One log in one folder. Made by `Log.open`; used from one thread, but for `write`."""
+
+    def __init__(
+        self, folder: str, max_bytes: int, segment_bytes: int | None, files: Files, damaged_folder: str
+    ) -> None:
+        self.folder = folder
+        self.name = os.path.basename(folder)
+        self.max_bytes = max_bytes
+        self.segment_bytes = segment_bytes or min(max(max_bytes // 16, SEGMENT_BYTES_MIN), SEGMENT_BYTES_MAX)
+        self.durable = 0
+        self.epoch = 0
+        self.appended = 0  # messages made durable since the start
+        self.damaged = 0  # stretches found damaged since the start
+        self.fault: StoreFull | StoreFailed | None = None  # why the last commit failed
+        self.cursors: dict[str, Cursor] = {}
+        self._files = files
+        self._damaged_folder = damaged_folder
+        self._segments: list[Segment] = []
+        self._bases: list[int] = []
+        self._next_sequence = 1
+        self._active: Segment | None = None  # None: the next commit begins a new one
+        self._active_end = 0  # where its preallocated room stops
+        self._pending: list[Message] = []
+        self._notes: dict[int, bytes] = {}
+        self._reserved = 0
+        self._under_way = 0
+        self._recent = Recent()
+        self._skipped: set[int] = set()
+
+    # ---- opening -------------------------------------------------------------------
+
+    @classmethod
+    def open(
+        cls,
+        folder: str,
+        *,
+        max_bytes: int,
+        segment_bytes: int | None = None,
+        files: Files = OS_FILES,
+        damaged_folder: str | None = None,
+    ) -> Log:
+        """Open the log in `folder`, or begin one there, and recover it.
+
+        Afterwards every whole record is readable; what was cut off or skipped is
+        kept as a copy in `damaged_folder` and logged, one line each. Only the
+        newest segment is scanned. Raises StoreFailed for a newer format, before
+        anything is written; OSError as it comes.
+        """
+        self = cls(folder, max_bytes, segment_bytes, files, damaged_folder or folder + "-damaged")
+        names = [name for name in files.names(folder) if name.endswith(".seg") and name[:-4].isdigit()]
+        headers = []
+        for name in names:
+            path = os.path.join(folder, name)
+            fd = files.open(path)
+            headers.append((path, fd, read_header(files.read(fd, HEADER_BYTES, 0), path), files.size(fd)))
+        files.make_folder(folder)
+        for path, fd, header, size in headers:
+            files.close(fd)
+            if header is None:
+                self._set_aside(path, size)
+            else:
+                self._segments.append(Segment(files, path, header))
+        self._bases = [segment.base for segment in self._segments]
+        if self._segments:
+            self._recover_newest()
+        else:
+            self.epoch = int.from_bytes(os.urandom(4), "little")
+        return self
+
+    def _set_aside(self, path: str, size: int) -> None:
+        """A file without a readable header: cut short at birth, or rotten in both copies."""
+        fd = self._files.open(path)
+        empty = not self._files.read(fd, size, 0).strip(b"\0")
+        self._files.close(fd)
+        if empty:
+            self._files.unlink(path)
+            return
+        self.damaged += 1
+        kept = os.path.join(self._damaged_folder, f"{self.name}-{os.path.basename(path)}")
+        self._files.make_folder(self._damaged_folder)
+        self._files.rename(path, kept)
+        log.error("segment unreadable log=%s bytes=%d kept=%s", self.name, size, kept)
+
+    def _recover_newest(self) -> None:
+        newest = self._segments[-1]
+        size = self._files.size(newest.fd)
+        self.epoch = newest.header.epoch
+        self._next_sequence = newest.header.sequence
+        end, clean = newest.first, True
+        for found in scan(newest, newest.base + size):
+            if isinstance(found, Damage):
+                clean = clean and not found.at_tail
+                self._keep_damage(newest, found)
+            else:
+                end = found.end
+                self._next_sequence = found.sequence + 1
+        self.durable = end
+        if clean:
+            self._active, self._active_end = newest, newest.base + size
+        # else: the next commit begins a new segment at `durable`, and the torn
+        # bytes behind that point never count again.
+
+    def _keep_damage(self, segment: Segment, damage: Damage) -> None:
+        if damage.begin in self._skipped:
+            return
+        self._skipped.add(damage.begin)
+        self.damaged += 1
+        data = segment.read(damage.begin, damage.end - damage.begin)
+        kept = os.path.join(self._damaged_folder, f"{self.name}-{damage.begin:020d}.bin")
+        try:
+            self._files.make_folder(self._damaged_folder)
+            fd = self._files.open(kept, create=True)
+            self._files.write(fd, data, 0)
+            self._files.close(fd)
+        except OSError as error:  # no room for the copy: the original stays where it is
+            kept = f"not ({error.strerror})"
+        what = "torn tail cut" if damage.at_tail else "damage skipped"
+        log.warning("%s log=%s begin=%d end=%d kept=%s", what, self.name, damage.begin, damage.end, kept)
+
+    # ---- facts ---------------------------------------------------------------------
+
+    @property
+    def head(self) -> int:
+        """Where the oldest segment begins; nothing before it can be read."""
+        return self._bases[0] if self._bases else self.durable
+
+    @property
+    def size(self) -> int:
+        """Bytes of records kept, headers of segments included."""
+        return self.durable - self.head
+
+    @property
+    def dirty(self) -> bool:
+        """Whether something waits for a commit."""
+        return bool(self._pending)
+
+    def oldest_segment_end(self) -> int:
+        """Where the oldest segment ends: letting go of everything before it frees room."""
+        return self._bases[1] if len(self._bases) > 1 else self.durable
+
+    # ---- writing -------------------------------------------------------------------
+
+    def reserve(self, amount: int) -> bool:
+        """Whether `amount` more bytes will fit; if so they are taken until the next commit."""
+        wanted = self._reserved + amount
+        if self.size + self._under_way + wanted + HEADER_BYTES > self.max_bytes:
+            return False
+        self._reserved = wanted
+        return True
+
+    def extend(self, messages: Sequence[Message]) -> None:
+        """Queue messages for the next commit, in order. Nothing is safe before that."""
+        self._pending.extend(messages)
+
+    def append(self, message: Message, note: bytes = b"") -> None:
+        """Queue one message for the next commit, with a note beside it if there is one."""
+        assert len(note) <= NOTE_BYTES_MAX
+        if note:
+            self._notes[len(self._pending)] = note
+        self._pending.append(message)
+
+    def take(self) -> Batch:
+        """What is queued, as one batch. At most one batch may be under way."""
+        batch = Batch(self._pending, self._notes)
+        self._under_way = self._reserved
+        self._pending, self._notes, self._reserved = [], {}, 0
+        return batch
+
+    def write(self, batch: Batch) -> None:
+        """Write and sync a batch: one write and one fdatasync for each segment touched.
+
+        Raises OSError; then nothing of the batch counts, whatever reached the disk.
+        """
+        position, sequence = self.durable, self._next_sequence
+        segment, room_end = self._active, self._active_end
+        messages = batch.messages
+        while messages:
+            if segment is None:
+                segment, room_end = self._new_segment(position, sequence, messages[0])
+                batch.new_segments.append(segment)
+                position = segment.first
+            data, entries = encode_all(
+                messages, batch.notes, position, sequence, segment.salt, room_end - position
+            )
+            if entries:
+                segment.write(position, data)
+                self._files.sync(segment.fd)
+                batch.entries += entries
+                position, sequence = entries[-1].end, entries[-1].sequence + 1
+                messages = messages[len(entries) :]
+                if batch.notes:
+                    done = len(entries)
+                    batch.notes = {at - done: note for at, note in batch.notes.items() if at >= done}
+            if messages:
+                self._files.truncate(segment.fd, position - segment.base)
+                segment = None
+        if batch.new_segments:
+            self._files.sync_folder(self.folder)
+        batch.end = position
+        self._active, self._active_end, self._next_sequence = segment, room_end, sequence
+
+    def _new_segment(self, base: int, sequence: int, message: Message) -> tuple[Segment, int]:
+        header = Header(int.from_bytes(os.urandom(4), "little"), base, sequence, self.epoch)
+        path = os.path.join(self.folder, file_name(base))
+        # A file of this name can only be one that a failed commit left: every byte
+        # in it lies beyond `durable`.
+        self._files.unlink(path)
+        # The last segment before the quota takes no more room than is left.
+        left = self.max_bytes - (base - self.head)
+        one = HEADER_BYTES + len(encode_all([message], {}, 0, sequence, 0, 1 << 40)[0]) + NOTE_BYTES_MAX
+        size = max(min(self.segment_bytes, left), one)
+        segment = Segment(self._files, path, header, self._files.create(path, size))
+        segment.write(base, header.encode())
+        return segment, base + size
+
+    def settle(self, batch: Batch) -> None:
+        """The batch is on the disk: readers may see it."""
+        self.fault = None
+        self._under_way = 0
+        for segment in batch.new_segments:
+            self._segments.append(segment)
+            self._bases.append(segment.base)
+        self.appended += len(batch.entries)
+        self.durable = batch.end
+        self._recent.add(batch.entries)
+
+    def fail(self, batch: Batch, error: OSError) -> None:
+        """The batch is lost, and its files with it; `fault` says why until a commit succeeds."""
+        for segment in batch.new_segments:
+            segment.close()
+            self._files.unlink(segment.path)
+        self._under_way = 0
+        self._active = None
+        self._next_sequence += len(batch.messages)
+        why = f"{error.strerror or error} in {self.folder}"
+        self.fault = StoreFull(why) if error.errno in (errno.ENOSPC, errno.EDQUOT) else StoreFailed(why)
+
+    # ---- reading -------------------------------------------------------------------
+
+    def read(self, position: int, messages_max: int = 1000, bytes_max: int = READ_BYTES) -> list[Entry]:
+        """The next entries at or behind `position`: at least one, unless that is `durable`.
+
+        About `bytes_max` bytes at most. Damage is stepped over, kept aside and
+        counted; a position before `head` reads from `head`. Go on from the last
+        entry's `end`.
+        """
+        while position < self.durable:
+            if entries := self._recent.read(position, messages_max, bytes_max):
+                return entries
+            entries, position = self._read_disk(position, messages_max, bytes_max)
+            if entries:
+                return entries
+        return []
+
+    def _read_disk(self, position: int, messages_max: int, bytes_max: int) -> tuple[list[Entry], int]:
+        """Entries from the files, and where to go on; no entries where there was only damage."""
+        index = max(bisect_right(self._bases, position) - 1, 0)
+        segment = self._segments[index]
+        limit = self._bases[index + 1] if index + 1 < len(self._bases) else self.durable
+        position = max(position, segment.first)
+        if position >= limit:
+            return [], limit
+        length = min(max(bytes_max, RECORD_BYTES), limit - position)
+        while True:
+            data = segment.read(position, length)
+            entries, _, needs = decode_all(data, 0, position, segment.salt, messages_max)
+            if entries or not needs or position + needs > limit or len(data) < length:
+                break
+            length = needs
+        self._limit_open_files(segment)
+        if entries:
+            return entries, entries[-1].end
+        rest = segment.read(position, limit - position)
+        found = find_next(rest, 0, segment.salt)
+        end = limit if found is None else position + found
+        self._keep_damage(segment, Damage(position, end, at_tail=False))
+        return [], end
+
+    def _limit_open_files(self, keep: Segment) -> None:
+        others = [
+            one for one in self._segments if one is not keep and one is not self._active and one.is_open
+        ]
+        for segment in others[: max(0, len(others) - _OPEN_SEGMENTS_MAX)]:
+            segment.close()
+
+    # ---- cursors and letting go ----------------------------------------------------
+
+    def cursor(self, name: str) -> Cursor:
+        """The cursor of that name, from its file; a new one begins at `durable`.
+
+        One behind `head` starts at `head`, one beyond `durable` (the log was lost or
+        put back from an old copy) at `head` too: both are said in the log, and
+        messages may come twice.
+        """
+        if name in self.cursors:
+            return self.cursors[name]
+        folder = os.path.join(self.folder, "cursors")
+        self._files.make_folder(folder)
+        path = os.path.join(folder, name + ".cur")
+        cursor = Cursor(self._files, path, name)
+        if not cursor.found:
+            # A file that is there but unreadable lost its value: begin at the oldest
+            # message, because twice is better than never.
+            known = self._files.size(cursor.fd) > 0
+            cursor.save(self.head if known else self.durable)
+            if known:
+                log.warning("cursor unreadable log=%s cursor=%s now=%d", self.name, name, self.head)
+        elif not self.head <= cursor.position <= self.durable:
+            log.warning(
+                "cursor out of range log=%s cursor=%s was=%d now=%d",
+                self.name, name, cursor.position, self.head,
+            )  # fmt: skip
+            cursor.save(self.head)
+        self.cursors[name] = cursor
+        return cursor
+
+    def trim(self, mark: int | None = None) -> int:
+        """Unlink the segments wholly before `mark` (default: the lowest cursor); return how many."""
+        if mark is None:
+            mark = min((cursor.position for cursor in self.cursors.values()), default=self.durable)
+        count = 0
+        while count < len(self._bases) - 1 and self._bases[count + 1] <= mark:
+            segment = self._segments[count]
+            segment.close()
+            self._files.unlink(segment.path)
+            count += 1
+        if count:
+            del self._segments[:count], self._bases[:count]
+            self._skipped = {begin for begin in self._skipped if begin >= self.head}
+        return count
+
+    def close(self) -> None:
+        """Sync the cursors and let go of every file. What was not committed is gone."""
+        for cursor in self.cursors.values():
+            cursor.sync()
+            cursor.close()
+        self.cursors.clear()
+        for segment in self._segments:
+            segment.close()
