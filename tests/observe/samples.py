@@ -1,0 +1,49 @@
+"""Status documents for tests: a house in the middle of an outage."""
+
+from bridge.observe.status import MqttStatus, RouteStatus, SinkStatus, Status, StoreStatus
+
+MQTT = MqttStatus(
+    listeners=["127.0.0.1:1883"],
+    connections=3,
+    sessions=4,
+    subscriptions=5,
+    received=1000,
+    acknowledged=990,
+    unrouted=6,
+    refused=7,
+    delivered=8,
+    dropped=9,
+    retained=10,
+)
+STORE = StoreStatus(
+    path="/var/lib/edgespool",
+    state="ok",
+    reason="",
+    bytes=123_456_789,
+    max_bytes=2 * 1024**3,
+    appended=990,
+    commits=99,
+    commit_ms=1.5,
+    damaged=1,
+)
+STATUS = Status(
+    gateway="plant-7",
+    version="0.1.0",
+    started_at="2025-11-23T20:00:00Z",
+    uptime_s=93_784.0,
+    ready=True,
+    reasons=[],
+    mqtt=MQTT,
+    store=STORE,
+    sinks={
+        "cloud": SinkStatus(
+            "amqp", "amqps://mq.example.com", "down", "2025-11-23T21:00:00Z", "connection refused"
+        ),
+        "lab": SinkStatus("zeromq", "tcp://127.0.0.1:5556", "up", "2025-11-23T20:00:00Z", ""),
+    },
+    routes={
+        "telemetry": RouteStatus("cloud", 12_345, 4_567_890, 3723.4, 900, 2, 3, 4),
+        "all": RouteStatus("lab", 0, 0, 0.0, 990, 0, 0, 0),
+    },
+    dead_letters=2,
+)
