@@ -18,8 +18,8 @@ from starlette.types import ASGIApp
 
 __all__ = ["WebServer"]
 
-# A status page has few readers. More at once are answered 503, so a scanner
-# cannot take the file descriptors that devices need.
+# A status page has few readers. While there are more at once, further requests
+# are answered 503 without asking for a snapshot.
 CONNECTIONS_MAX = 64
 KEEP_ALIVE_S = 5
 # How long an answer on its way may take when the house is closing.
