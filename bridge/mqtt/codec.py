@@ -1,0 +1,615 @@
+"""One packet ⇄ bytes, in MQTT 3.1, 3.1.1 and 5, for clients and servers alike.
+
+    packet := first byte (type << 4 | flags) | length variable-byte-integer | body
+
+Each packet type has one reader of its body and one writer of its body, side by
+side; two tables at the end find them. Whether a packet is *allowed* now, and from
+this side, is not asked here: that is the connection's table.
+
+Topics come in their thousands and are few, so each is checked once and kept by
+its bytes (`TOPICS`, and the other way round for writing). Both caches are shared
+by all connections, hold only topics under 256 bytes, and are emptied when full:
+a device that invents topics costs the others a few lookups, never memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from bridge.errors import MalformedPacket
+from bridge.message import Properties
+from bridge.mqtt import property as properties_
+from bridge.mqtt.packet import (
+    LEVELS,
+    PINGREQ,
+    PINGRESP,
+    Auth,
+    Connack,
+    Connect,
+    Disconnect,
+    Packet,
+    Puback,
+    Pubcomp,
+    Publish,
+    Pubrec,
+    Pubrel,
+    Suback,
+    Subscribe,
+    Subscription,
+    Unsuback,
+    Unsubscribe,
+    Will,
+)
+from bridge.mqtt.packet import PacketType as P
+from bridge.mqtt.reason import (
+    AUTH_REASONS,
+    CONNACK_REASONS,
+    DISCONNECT_REASONS,
+    PUBACK_REASONS,
+    PUBREL_REASONS,
+    SUBACK_REASONS,
+    UNSUBACK_REASONS,
+    ReasonCode,
+    connect_return_code,
+)
+from bridge.mqtt.wire import (
+    read_binary,
+    read_string,
+    read_u16,
+    read_variable_byte_integer,
+    variable_byte_integer,
+    write_binary,
+    write_string,
+)
+from bridge.topic import check_topic_filter, check_topic_name
+
+__all__ = [
+    "FILTERS_MAX",
+    "TOPICS",
+    "Imprint",
+    "MalformedConnect",
+    "check_flags",
+    "decode",
+    "decode_body",
+    "encode",
+    "encode_pubacks",
+    "imprint",
+    "read_topic",
+]
+
+FILTERS_MAX: Final = 1_024  # in one SUBSCRIBE or UNSUBSCRIBE; a 1 MiB packet could hold 200,000
+TOPICS_MAX: Final = 16_384
+TOPIC_BYTES_CACHED_MAX: Final = 255
+TOPICS: Final[dict[bytes, str]] = {}  # checked Topic Names, by their bytes
+_TOPIC_BYTES: Final[dict[str, bytes]] = {}  # the same, length included, by name
+
+_PROTOCOL_ERROR: Final = ReasonCode.PROTOCOL_ERROR
+# The flags of the first byte [MQTT-2.1.3-1]; PUBLISH checks its own.
+_FLAGS: Final = {packet: 2 if packet in (P.PUBREL, P.SUBSCRIBE, P.UNSUBSCRIBE) else 0 for packet in P}
+
+
+class MalformedConnect(MalformedPacket):
+    """A CONNECT that cannot be taken: answered, where possible, by CONNACK instead of DISCONNECT.
+
+    `version` is how to say so (3, 4 or 5), or 0 when the client does not seem to
+    speak MQTT and nothing should be said.
+    """
+
+    def __init__(self, text: str, reason: int, version: int) -> None:
+        super().__init__(text, reason)
+        self.version = version
+
+
+# ---- from bytes ----
+
+
+def decode(data: bytes, version: int, at: int = 0) -> tuple[Packet, int] | None:
+    """Return `(packet, next)`, or None while more bytes are needed. Raises MalformedPacket.
+
+    One packet at a time, for tests and tools; the framer is the fast way.
+    """
+    if at >= len(data):
+        return None
+    first = data[at]
+    check_flags(first, version)
+    found = read_variable_byte_integer(data, at + 1, len(data))
+    if found is None:
+        return None
+    length, body = found
+    if body + length > len(data):
+        return None
+    return decode_body(first, data, body, body + length, version), body + length
+
+
+def check_flags(first: int, version: int) -> None:
+    """Raise MalformedPacket for a first byte that no packet of this version has.
+
+    MQTT 3.1 let a client repeat SUBSCRIBE, UNSUBSCRIBE and PUBREL with DUP set.
+    """
+    packet, flags = first >> 4, first & 0x0F
+    if packet == P.PUBLISH:
+        if flags & 0x06 == 0x06:
+            raise MalformedPacket("PUBLISH with QoS 3")  # [MQTT-3.3.1-4]
+        if flags & 0x0E == 0x08:
+            raise MalformedPacket("PUBLISH with QoS 0 and DUP")  # [MQTT-3.3.1-2]
+        return
+    if packet == 0 or (packet == P.AUTH and version in (3, 4)):
+        raise MalformedPacket(f"packet type {packet} is reserved")
+    wanted = _FLAGS[P(packet)]
+    if flags != wanted and not (version == 3 and wanted == 2 and flags == 0x0A):
+        raise MalformedPacket(f"{P(packet).name} with the reserved flags {flags:#x}")
+
+
+def decode_body(first: int, data: bytes, at: int, end: int, version: int) -> Packet:
+    """Decode the whole packet whose body is `data[at:end]` and whose first byte passed `check_flags`.
+
+    Raises MalformedPacket: 0x81 for what cannot be read, 0x82 for what must not be
+    said, 0x90 for a Topic Name and 0x8F for a Topic Filter that is not one.
+    """
+    return _READERS[first >> 4](first, data, at, end, version)
+
+
+def read_topic(data: bytes, at: int, end: int) -> tuple[str, int]:
+    """A Topic Name of at least one character, checked once for all."""
+    raw, after = read_binary(data, at, end)
+    topic = TOPICS.get(raw)
+    if topic is None:
+        topic, after = read_string(data, at, end)
+        if wrong := check_topic_name(topic):
+            raise MalformedPacket(f"topic: {wrong}", ReasonCode.TOPIC_NAME_INVALID)
+        if len(raw) <= TOPIC_BYTES_CACHED_MAX:
+            _keep(TOPICS, raw, topic)
+    return topic, after
+
+
+_K = TypeVar("_K")
+_V = TypeVar("_V")
+
+
+def _keep(cache: dict[_K, _V], key: _K, value: _V) -> None:
+    if len(cache) >= TOPICS_MAX:
+        cache.clear()
+    cache[key] = value
+
+
+def _read_properties(
+    packet: P, data: bytes, at: int, end: int, version: int
+) -> tuple[Properties | None, int]:
+    return properties_.decode(packet, data, at, end) if version == 5 else (None, at)
+
+
+def _read_packet_id(data: bytes, at: int, end: int) -> tuple[int, int]:
+    packet_id, at = read_u16(data, at, end)
+    if packet_id == 0:
+        # v5 [MQTT-2.2.1-3], v3 [MQTT-2.3.1-1]
+        raise MalformedPacket("a packet identifier is 0", _PROTOCOL_ERROR)
+    return packet_id, at
+
+
+def _read_reason(packet: P, known: frozenset[int], data: bytes, at: int, end: int) -> tuple[int, int]:
+    if at >= end:
+        raise MalformedPacket(f"{packet.name} ends before its reason code")
+    if data[at] not in known:
+        raise MalformedPacket(f"{packet.name} with the reason code 0x{data[at]:02x}", _PROTOCOL_ERROR)
+    return data[at], at + 1
+
+
+def _at_end(packet: P, at: int, end: int) -> None:
+    if at != end:
+        raise MalformedPacket(f"{packet.name} has {end - at} bytes too many")
+
+
+def _read_filter(data: bytes, at: int, end: int) -> tuple[str, int]:
+    topic_filter, at = read_string(data, at, end)
+    wrong = check_topic_filter(topic_filter)
+    if wrong is None and topic_filter.startswith("$share/"):
+        _, _, shared = topic_filter.partition("/")
+        share, _, rest = shared.partition("/")
+        if not share or "+" in share or "#" in share or not rest:
+            wrong = "a shared subscription is $share/<name>/<filter>"  # [MQTT-4.8.2-1], [MQTT-4.8.2-2]
+    if wrong:
+        raise MalformedPacket(f"topic filter: {wrong}", ReasonCode.TOPIC_FILTER_INVALID)
+    return topic_filter, at
+
+
+def _read_connect(first: int, data: bytes, at: int, end: int, version: int) -> Connect:
+    name, at = read_string(data, at, end)
+    if at >= end:
+        raise MalformedPacket("CONNECT ends before its protocol level")
+    level = data[at]
+    if name not in LEVELS.values():
+        raise MalformedConnect("CONNECT of another protocol", ReasonCode.UNSUPPORTED_PROTOCOL_VERSION, 0)
+    if LEVELS.get(level) != name:
+        # Said in the nearest version we know: 0x01 in MQTT 3 [MQTT-3.1.2-2], 0x84 in MQTT 5.
+        raise MalformedConnect(
+            f"CONNECT with protocol level {level}",
+            ReasonCode.UNSUPPORTED_PROTOCOL_VERSION,
+            5 if 5 < level < 0x80 else 4,
+        )
+    try:
+        return _read_connect_of(level, data, at + 1, end)
+    except MalformedPacket as cause:
+        raise MalformedConnect(str(cause), cause.reason, level) from None
+
+
+def _read_connect_of(version: int, data: bytes, at: int, end: int) -> Connect:
+    """Everything behind the protocol level."""
+    if at >= end:
+        raise MalformedPacket("CONNECT ends before its flags")
+    flags = data[at]
+    will_qos = flags >> 3 & 3
+    if flags & 0x01:
+        raise MalformedPacket("CONNECT with the reserved flag")  # [MQTT-3.1.2-3]
+    if not flags & 0x04 and flags & 0x38:
+        raise MalformedPacket("CONNECT with will flags and no will")  # v5 [MQTT-3.1.2-11], [MQTT-3.1.2-13]
+    if will_qos == 3:
+        raise MalformedPacket("CONNECT with will QoS 3")  # v5 [MQTT-3.1.2-12]
+    if version < 5 and flags & 0xC0 == 0x40:
+        raise MalformedPacket("CONNECT with a password and no user name")  # v3 [MQTT-3.1.2-22]
+    keep_alive_s, at = read_u16(data, at + 1, end)
+    properties, at = _read_properties(P.CONNECT, data, at, end, version)
+    client_id, at = read_string(data, at, end)
+    will = user_name = password = None
+    if flags & 0x04:
+        will_properties, at = _read_properties(P.WILL, data, at, end, version)
+        topic, at = read_topic(data, at, end)
+        payload, at = read_binary(data, at, end)
+        will = Will(topic, payload, will_qos, bool(flags & 0x20), will_properties)
+    if flags & 0x80:
+        user_name, at = read_string(data, at, end)
+    if flags & 0x40:
+        password, at = read_binary(data, at, end)
+    _at_end(P.CONNECT, at, end)
+    return Connect(
+        client_id, version, bool(flags & 0x02), keep_alive_s, user_name, password, will, properties
+    )
+
+
+def _write_connect(packet: Connect, version: int) -> bytes:
+    version, will = packet.version, packet.will
+    flags = packet.clean_start << 1 | (packet.user_name is not None) << 7 | (packet.password is not None) << 6
+    if will is not None:
+        flags |= 0x04 | will.qos << 3 | will.retain << 5
+    body = [write_string(LEVELS[version]), bytes((version, flags)), packet.keep_alive_s.to_bytes(2)]
+    if version == 5:
+        body.append(properties_.encode(P.CONNECT, packet.properties))
+    body.append(write_string(packet.client_id))
+    if will is not None:
+        if version == 5:
+            body.append(properties_.encode(P.WILL, will.properties))
+        body += (write_string(will.topic), write_binary(will.payload))
+    if packet.user_name is not None:
+        body.append(write_string(packet.user_name))
+    if packet.password is not None:
+        body.append(write_binary(packet.password))
+    return b"".join(body)
+
+
+_RETURN_CODES: Final = {
+    0: 0x00,
+    1: ReasonCode.UNSUPPORTED_PROTOCOL_VERSION,
+    2: ReasonCode.CLIENT_IDENTIFIER_NOT_VALID,
+    3: ReasonCode.SERVER_UNAVAILABLE,
+    4: ReasonCode.BAD_USER_NAME_OR_PASSWORD,
+    5: ReasonCode.NOT_AUTHORIZED,
+}
+
+
+def _read_connack(first: int, data: bytes, at: int, end: int, version: int) -> Connack:
+    if at >= end or data[at] > 1:
+        raise MalformedPacket("CONNACK with reserved flags")  # [MQTT-3.2.2-1]
+    session_present = bool(data[at])
+    known = CONNACK_REASONS if version == 5 else frozenset(_RETURN_CODES)
+    reason, at = _read_reason(P.CONNACK, known, data, at + 1, end)
+    properties, at = _read_properties(P.CONNACK, data, at, end, version)
+    _at_end(P.CONNACK, at, end)
+    if session_present and reason:
+        raise MalformedPacket("CONNACK refuses with a session present", _PROTOCOL_ERROR)  # v5 [MQTT-3.2.2-6]
+    return Connack(session_present, reason if version == 5 else _RETURN_CODES[reason], properties)
+
+
+def _write_connack(packet: Connack, version: int) -> bytes:
+    if version == 5:
+        head = bytes((packet.session_present, packet.reason))
+        return head + properties_.encode(P.CONNACK, packet.properties)
+    code = connect_return_code(packet.reason)
+    if code is None:
+        raise ValueError(f"3.1.1 has no CONNACK for the reason 0x{packet.reason:02x}; close instead")
+    # 3.1 has no Session Present: its first byte is reserved.
+    return bytes((packet.session_present if version == 4 else 0, code))
+
+
+def _read_publish(first: int, data: bytes, at: int, end: int, version: int) -> Publish:
+    if data[at : at + 2] == b"\0\0" and at + 2 <= end and version == 5:
+        topic, at = "", at + 2  # only with an alias, see below
+    else:
+        topic, at = read_topic(data, at, end)
+    qos = first >> 1 & 3
+    packet_id = 0
+    if qos:
+        packet_id, at = _read_packet_id(data, at, end)
+    properties, at = _read_properties(P.PUBLISH, data, at, end, version)
+    if not topic and (properties is None or properties.topic_alias is None):
+        raise MalformedPacket("PUBLISH with neither topic nor alias", _PROTOCOL_ERROR)
+    return Publish(topic, data[at:end], qos, bool(first & 1), bool(first & 8), packet_id, properties)
+
+
+def _topic_bytes(topic: str) -> bytes:
+    spelled = _TOPIC_BYTES.get(topic)
+    if spelled is None:
+        spelled = write_string(topic)
+        if len(spelled) <= TOPIC_BYTES_CACHED_MAX + 2:
+            _keep(_TOPIC_BYTES, topic, spelled)
+    return spelled
+
+
+def _encode_publish(packet: Publish, version: int) -> bytes:
+    head = _TOPIC_BYTES.get(packet.topic) or _topic_bytes(packet.topic)
+    qos = packet.qos
+    if qos:
+        head += packet.packet_id.to_bytes(2)
+    if version == 5:
+        properties = packet.properties
+        head += b"\0" if properties is None else properties_.encode(P.PUBLISH, properties)
+    length = len(head) + len(packet.payload)
+    first = 0x30 | qos << 1 | packet.retain | packet.dup << 3
+    return b"".join((first.to_bytes(), variable_byte_integer(length), head, packet.payload))
+
+
+class Imprint(msgspec.Struct, frozen=True, gc=False):
+    """One message as all its subscribers of one version see it: what does not differ, spelled once.
+
+    `head` is the topic, `tail` the property block and the payload; the packet
+    identifier goes between them.
+    """
+
+    head: bytes
+    tail: bytes
+    length: bytes  # for QoS 0
+    length_with_id: bytes  # for QoS 1 and 2
+
+    def bytes(self, qos: int, retain: bool, dup: bool = False, packet_id: int = 0) -> bytes:
+        """The whole PUBLISH. For QoS 0 it is the same for everyone and may be kept."""
+        if qos:
+            first = 0x30 | qos << 1 | retain | dup << 3
+            return b"%c%b%b%b%b" % (first, self.length_with_id, self.head, packet_id.to_bytes(2), self.tail)
+        return b"%c%b%b%b" % (0x30 | retain, self.length, self.head, self.tail)
+
+
+def imprint(topic: str, payload: bytes, properties: Properties | None, version: int) -> Imprint:
+    """Raises ValueError when the message is longer than MQTT can say."""
+    head = _topic_bytes(topic)
+    tail = properties_.encode(P.PUBLISH, properties) + payload if version == 5 else payload
+    length = len(head) + len(tail)
+    return Imprint(head, tail, variable_byte_integer(length), variable_byte_integer(length + 2))
+
+
+_Ack = Puback | Pubrec | Pubrel | Pubcomp
+_ACKS: Final[dict[P, tuple[type[_Ack], frozenset[int]]]] = {
+    P.PUBACK: (Puback, PUBACK_REASONS),
+    P.PUBREC: (Pubrec, PUBACK_REASONS),
+    P.PUBREL: (Pubrel, PUBREL_REASONS),
+    P.PUBCOMP: (Pubcomp, PUBREL_REASONS),
+}
+
+
+def _read_ack(first: int, data: bytes, at: int, end: int, version: int) -> _Ack:
+    """Reason and properties may be missing from the end: 2 bytes, 3 bytes, or all."""
+    packet = P(first >> 4)
+    kind, known = _ACKS[packet]
+    packet_id, at = _read_packet_id(data, at, end)
+    if version == 5 and at < end:
+        reason, at = _read_reason(packet, known, data, at, end)
+        properties = None
+        if at < end:
+            properties, at = properties_.decode(packet, data, at, end)
+        _at_end(packet, at, end)
+        return kind(packet_id, reason, properties)
+    _at_end(packet, at, end)
+    return kind(packet_id)
+
+
+def _write_ack(packet: _Ack, version: int) -> bytes:
+    """3.1.1 has no way to refuse: there a reason is lost."""
+    head = packet.packet_id.to_bytes(2)
+    return head + _tail(packet.TYPE, packet.reason, packet.properties) if version == 5 else head
+
+
+def _tail(packet: P, reason: int, properties: Properties | None) -> bytes:
+    """Reason and properties in the shortest form."""
+    if properties is None:
+        return bytes((reason,)) if reason else b""
+    return bytes((reason,)) + properties_.encode(packet, properties)
+
+
+def encode_pubacks(kind: type[_Ack], packet_ids: Iterable[int]) -> bytes:
+    """Many successful PUBACK, PUBREC, PUBREL or PUBCOMP; the bytes are the same in every version."""
+    head = bytes((kind.TYPE << 4 | _FLAGS[kind.TYPE], 2))
+    return b"".join([head + packet_id.to_bytes(2) for packet_id in packet_ids])
+
+
+def _read_subscribe(first: int, data: bytes, at: int, end: int, version: int) -> Subscribe:
+    packet_id, at = _read_packet_id(data, at, end)
+    properties, at = _read_properties(P.SUBSCRIBE, data, at, end, version)
+    identifier = None
+    if properties is not None and properties.subscription_identifiers:
+        identifier = properties.subscription_identifiers[0]
+    subscriptions: list[Subscription] = []
+    while at < end:
+        topic_filter, at = _read_filter(data, at, end)
+        if at >= end:
+            raise MalformedPacket("SUBSCRIBE ends before the options of its filter")
+        options = data[at]
+        at += 1
+        if options & 3 == 3 or options & (0xC0 if version == 5 else 0xFC):
+            raise MalformedPacket(f"SUBSCRIBE with the options {options:#04x}")  # v5 [MQTT-3.8.3-5], v3 [-4]
+        if options & 0x30 == 0x30:
+            raise MalformedPacket("SUBSCRIBE with retain handling 3", _PROTOCOL_ERROR)
+        if options & 0x04 and topic_filter.startswith("$share/"):
+            raise MalformedPacket("SUBSCRIBE shared and no local", _PROTOCOL_ERROR)  # [MQTT-3.8.3-4]
+        subscriptions.append(
+            Subscription(
+                topic_filter, options & 3, bool(options & 4), bool(options & 8), options >> 4, identifier
+            )
+        )
+        _count(P.SUBSCRIBE, len(subscriptions))
+    if not subscriptions:
+        raise MalformedPacket("SUBSCRIBE without a filter", _PROTOCOL_ERROR)  # v5 [MQTT-3.8.3-2], v3 [-3]
+    return Subscribe(packet_id, tuple(subscriptions), properties)
+
+
+def _count(packet: P, filters: int) -> None:
+    if filters > FILTERS_MAX:
+        raise MalformedPacket(f"{packet.name} has over {FILTERS_MAX} filters", ReasonCode.QUOTA_EXCEEDED)
+
+
+def _write_subscribe(packet: Subscribe, version: int) -> bytes:
+    body = [packet.packet_id.to_bytes(2)]
+    if version == 5:
+        body.append(properties_.encode(P.SUBSCRIBE, packet.properties))
+    for each in packet.subscriptions:
+        options = each.qos
+        if version == 5:
+            options |= each.no_local << 2 | each.retain_as_published << 3 | each.retain_handling << 4
+        body += (write_string(each.topic_filter), bytes((options,)))
+    return b"".join(body)
+
+
+def _read_suback(first: int, data: bytes, at: int, end: int, version: int) -> Suback:
+    packet_id, at = _read_packet_id(data, at, end)
+    properties, at = _read_properties(P.SUBACK, data, at, end, version)
+    known = SUBACK_REASONS if version == 5 else frozenset({0, 1, 2, 0x80})
+    return Suback(packet_id, _read_reasons(P.SUBACK, known, data, at, end), properties)
+
+
+def _read_reasons(packet: P, known: frozenset[int], data: bytes, at: int, end: int) -> tuple[int, ...]:
+    reasons = tuple(data[at:end])
+    if not reasons:
+        raise MalformedPacket(f"{packet.name} without a reason code", _PROTOCOL_ERROR)
+    if not known.issuperset(reasons):
+        raise MalformedPacket(f"{packet.name} with an unknown reason code", _PROTOCOL_ERROR)
+    return reasons
+
+
+def _write_suback(packet: Suback, version: int) -> bytes:
+    if version == 5:
+        head = packet.packet_id.to_bytes(2) + properties_.encode(P.SUBACK, packet.properties)
+        return head + bytes(packet.reasons)
+    return packet.packet_id.to_bytes(2) + bytes([min(reason, 0x80) for reason in packet.reasons])
+
+
+def _read_unsubscribe(first: int, data: bytes, at: int, end: int, version: int) -> Unsubscribe:
+    packet_id, at = _read_packet_id(data, at, end)
+    properties, at = _read_properties(P.UNSUBSCRIBE, data, at, end, version)
+    topic_filters: list[str] = []
+    while at < end:
+        topic_filter, at = _read_filter(data, at, end)
+        topic_filters.append(topic_filter)
+        _count(P.UNSUBSCRIBE, len(topic_filters))
+    if not topic_filters:
+        raise MalformedPacket("UNSUBSCRIBE without a filter", _PROTOCOL_ERROR)  # [MQTT-3.10.3-2]
+    return Unsubscribe(packet_id, tuple(topic_filters), properties)
+
+
+def _write_unsubscribe(packet: Unsubscribe, version: int) -> bytes:
+    head = packet.packet_id.to_bytes(2)
+    if version == 5:
+        head += properties_.encode(P.UNSUBSCRIBE, packet.properties)
+    return head + b"".join([write_string(topic_filter) for topic_filter in packet.topic_filters])
+
+
+def _read_unsuback(first: int, data: bytes, at: int, end: int, version: int) -> Unsuback:
+    packet_id, at = _read_packet_id(data, at, end)
+    if version < 5:
+        _at_end(P.UNSUBACK, at, end)
+        return Unsuback(packet_id)
+    properties, at = properties_.decode(P.UNSUBACK, data, at, end)
+    return Unsuback(packet_id, _read_reasons(P.UNSUBACK, UNSUBACK_REASONS, data, at, end), properties)
+
+
+def _write_unsuback(packet: Unsuback, version: int) -> bytes:
+    if version < 5:
+        return packet.packet_id.to_bytes(2)
+    head = packet.packet_id.to_bytes(2) + properties_.encode(P.UNSUBACK, packet.properties)
+    return head + bytes(packet.reasons)
+
+
+def _read_ping(first: int, data: bytes, at: int, end: int, version: int) -> Packet:
+    packet = P(first >> 4)
+    _at_end(packet, at, end)
+    return PINGREQ if packet is P.PINGREQ else PINGRESP
+
+
+def _read_last(first: int, data: bytes, at: int, end: int, version: int) -> Disconnect | Auth:
+    """DISCONNECT and AUTH: reason and properties may both be missing from the end."""
+    packet = P(first >> 4)
+    kind, known = (Disconnect, DISCONNECT_REASONS) if packet is P.DISCONNECT else (Auth, AUTH_REASONS)
+    reason, properties = 0, None
+    if version == 5 and at < end:
+        reason, at = _read_reason(packet, known, data, at, end)
+        if at < end:
+            properties, at = properties_.decode(packet, data, at, end)
+    _at_end(packet, at, end)
+    return kind(reason, properties)
+
+
+_READERS: Final[dict[int, Callable[[int, bytes, int, int, int], Packet]]] = {
+    P.CONNECT: _read_connect,
+    P.CONNACK: _read_connack,
+    P.PUBLISH: _read_publish,
+    P.PUBACK: _read_ack,
+    P.PUBREC: _read_ack,
+    P.PUBREL: _read_ack,
+    P.PUBCOMP: _read_ack,
+    P.SUBSCRIBE: _read_subscribe,
+    P.SUBACK: _read_suback,
+    P.UNSUBSCRIBE: _read_unsubscribe,
+    P.UNSUBACK: _read_unsuback,
+    P.PINGREQ: _read_ping,
+    P.PINGRESP: _read_ping,
+    P.DISCONNECT: _read_last,
+    P.AUTH: _read_last,
+}
+
+# ---- to bytes ----
+
+
+def _write_last(packet: Disconnect | Auth, version: int) -> bytes:
+    return _tail(packet.TYPE, packet.reason, packet.properties) if version == 5 else b""
+
+
+def _write_nothing(packet: Packet, version: int) -> bytes:
+    return b""
+
+
+_WRITERS: Final[dict[type[Packet], Callable[[Any, int], bytes]]] = {
+    Connect: _write_connect,
+    Connack: _write_connack,
+    Puback: _write_ack,
+    Pubrec: _write_ack,
+    Pubrel: _write_ack,
+    Pubcomp: _write_ack,
+    Subscribe: _write_subscribe,
+    Suback: _write_suback,
+    Unsubscribe: _write_unsubscribe,
+    Unsuback: _write_unsuback,
+    Disconnect: _write_last,
+    Auth: _write_last,
+}
+_NOTHING = _write_nothing
+
+
+def encode(packet: Packet, version: int) -> bytes:
+    """The whole packet; what `version` cannot say is left out, CONNECT speaks its own version.
+
+    Raises ValueError for what cannot be said at all, such as a string of more than
+    65,535 bytes, or a refusal in CONNACK for which 3.1.1 has no return code.
+    """
+    kind = type(packet)
+    if kind is Publish:
+        return _encode_publish(packet, version)  # type: ignore[arg-type]
+    body = _WRITERS.get(kind, _NOTHING)(packet, version)
+    return bytes((packet.TYPE << 4 | _FLAGS[packet.TYPE],)) + variable_byte_integer(len(body)) + body
