@@ -59,8 +59,9 @@ def _get(url: str) -> bytes:
 
 def render(status: Status, now: datetime) -> Iterator[str]:
     """Yield the lines for a person."""
-    yield f"edgespool {status.version}  {printable(status.gateway)}  up {_span(status.uptime_s)}" + (
-        "  ready" if status.ready else "  NOT READY"
+    yield (
+        f"edgespool {status.version}  {_cut(printable(status.gateway), 40)}  up {_span(status.uptime_s)}"
+        + ("  ready" if status.ready else "  NOT READY")
     )
     for reason in status.reasons:
         yield from _wrapped("  ", reason)
