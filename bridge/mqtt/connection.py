@@ -199,6 +199,8 @@ class Connection:
         framer.admit = _ADMITTED[state]
         framer.fast = _FAST[state]
         framer.paused = not framer.admit
+        if state is State.CLOSED:
+            framer.close()
 
     def _examine(self, packet: Packet) -> Packet:
         """Every packet off the fast path: take the table's step, and check what only a server can."""
@@ -260,6 +262,11 @@ class Connection:
             packet.packet_id,
             application_properties(properties),
         )
+
+    @property
+    def has_aliases(self) -> bool:
+        """Whether the client has set topic aliases: then a short packet may be a long message."""
+        return bool(self._aliases)
 
     # ---- Receive Maximum of the client's publishes ----
 

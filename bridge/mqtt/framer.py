@@ -96,6 +96,12 @@ class Framer:
     def held_bytes(self) -> int:
         return len(self._held)
 
+    def close(self) -> None:
+        """Let go of what is held and of the examiner, who most likely holds this framer."""
+        self.paused = True
+        self.examine = None
+        self._held = bytearray()
+
     def receive(self, data: bytes) -> tuple[list[Packet], MalformedPacket | None]:
         """The packets that are whole by now, in order, and the fault behind them, if there is one.
 
@@ -119,7 +125,8 @@ class Framer:
         try:
             at = self._scan(data, packets)
         except MalformedPacket as fault:
-            return packets, fault
+            # The traceback would keep the whole read alive as long as the fault.
+            return packets, fault.with_traceback(None)
         if at < len(data):
             held += data[at:] if at else data
         return packets, None
