@@ -9,6 +9,7 @@ was ready, which is much when the link is slow and little when it is fast.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Generic, TypeVar
 
 import msgspec
@@ -27,11 +28,7 @@ class BatchLimits(msgspec.Struct, frozen=True):
 
 
 class Batch(Generic[T]):
-    """Collects entries until `ready`; `take` hands them over and starts anew.
-
-    A single entry larger than `limits.bytes` is a batch of its own: refusing it is
-    the business of whoever let it in.
-    """
+    """Collects entries until `ready`; `take` hands them over and starts anew."""
 
     __slots__ = ("_due_s", "_entries", "body_bytes", "limits")
 
@@ -44,17 +41,20 @@ class Batch(Generic[T]):
     def __len__(self) -> int:
         return len(self._entries)
 
-    def has_room(self, size: int) -> bool:
-        """Whether an entry of `size` bytes may join; if not, `take` first."""
-        if not self._entries:
-            return True
-        return len(self._entries) < self.limits.messages and self.body_bytes + size <= self.limits.bytes
+    @property
+    def entries(self) -> Sequence[T]:
+        """What is in it, oldest first."""
+        return self._entries
 
-    def add(self, entry: T, size: int, now_s: float) -> None:
-        """Take an entry in. The first one starts the clock."""
+    def extend(self, entries: Sequence[T], size: int, now_s: float) -> None:
+        """Take entries in, `size` bytes in all. The first one starts the clock.
+
+        The caller asks for no more than there is room for; a single entry larger than
+        `limits.bytes` is a batch of its own.
+        """
         if self._due_s is None:
             self._due_s = now_s + self.limits.wait_s
-        self._entries.append(entry)
+        self._entries += entries
         self.body_bytes += size
 
     @property

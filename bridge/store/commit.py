@@ -65,6 +65,7 @@ class Committer:
         self._slow = False
         self._failed_at = 0.0
         self.fault: StoreError | None = None
+        self.turn = 0  # rises with every commit that begins
         self.commits = 0
         self.commit_s = 0.0
 
@@ -111,6 +112,7 @@ class Committer:
 
     def _commit(self) -> None:
         self._scheduled = False
+        self.turn += 1
         waiters, self._waiters = self._waiters, []
         work = [(part, part.take()) for part in self._parts if part.dirty]
         if not work:

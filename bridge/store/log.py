@@ -207,12 +207,15 @@ class Log:
 
     # ---- writing -------------------------------------------------------------------
 
+    def has_room(self, amount: int) -> bool:
+        """Whether `amount` more bytes would fit."""
+        return self.size + self._under_way + self._reserved + amount + HEADER_BYTES <= self.max_bytes
+
     def reserve(self, amount: int) -> bool:
         """Whether `amount` more bytes will fit; if so they are taken until the next commit."""
-        wanted = self._reserved + amount
-        if self.size + self._under_way + wanted + HEADER_BYTES > self.max_bytes:
+        if not self.has_room(amount):
             return False
-        self._reserved = wanted
+        self._reserved += amount
         return True
 
     def extend(self, messages: Sequence[Message]) -> None:

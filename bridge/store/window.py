@@ -41,6 +41,13 @@ class Window:
             self.mark = self._ends.pop(first)
         return self.mark != before
 
+    def settle_before(self, end: int) -> int:
+        """Settle every item whose key lies before `end`; return how many were not settled yet."""
+        keys = [key for key in self._ends if key < end and key not in self._settled]
+        for key in keys:
+            self.settle(key)
+        return len(keys)
+
     def clear(self) -> None:
         """Forget what is handed out and not settled; the mark stays."""
         self._ends.clear()

@@ -1,0 +1,228 @@
+"""PUBLISH from a device → the logs and the subscribers: the hot path of the house.
+
+What depends only on the topic is decided once and kept: which routes want it,
+who subscribed to it. One read is then one stretch of plain code over its packets,
+one `extend` of the log, and one receipt for all the acknowledgements.
+
+A PUBLISH that nobody wants is answered without being stored. One that the store
+cannot take is not answered at all: the link is closed and the device sends it
+again; with QoS 0 it is dropped and counted.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from bridge.broker.link import Link
+from bridge.errors import StoreFull
+from bridge.message import Message
+from bridge.mqtt.packet import Packet, Puback, Publish, Pubrec, Subscription
+from bridge.mqtt.reason import ReasonCode
+from bridge.mqtt.session import Arrival
+from bridge.policy.route import Route
+from bridge.policy.subscriptions import Matches
+
+if TYPE_CHECKING:
+    from bridge.broker.broker import Broker, Subscriber
+
+__all__ = ["Audience", "Decision", "Inlet"]
+
+DECISIONS_MAX: Final = 20_000  # topics whose decision is kept; beyond, all are forgotten and made anew
+ENTRY_BYTES: Final = 64  # at most: header of a record, and what MessagePack adds to a message
+PROPERTIES_BYTES: Final = 256  # at most: the names of MQTT 5 properties beside their values
+
+
+class Audience:
+    """One distinct set of routes that want a message. `taken` counts what was queued for them."""
+
+    __slots__ = ("droppable", "lost", "routes", "taken")
+
+    def __init__(self, routes: tuple[Route, ...]) -> None:
+        self.routes = routes
+        self.taken = 0
+        self.lost = 0  # dropped before it was stored, as `drop_newest` says
+        self.droppable = all(route.when_full == "drop_newest" for route in routes)
+
+
+class Decision:
+    """What is known of a topic: its audience in the cloud and its subscribers here; None for nobody."""
+
+    __slots__ = ("audience", "matches", "topic_bytes")
+
+    def __init__(
+        self, topic: str, audience: Audience | None, matches: Matches[Subscriber, Subscription] | None
+    ) -> None:
+        self.audience = audience
+        self.matches = matches
+        self.topic_bytes = len(topic.encode())
+
+
+class Inlet:
+    """Takes PUBLISH packets in. The counters are since the start."""
+
+    def __init__(self, broker: Broker, routes: Sequence[Route], make_room: Callable[[int], bool]) -> None:
+        self._broker = broker
+        self._routes = routes
+        self._make_room = make_room
+        self._uplink = broker.spool.uplink
+        self._committer = broker.spool.committer
+        self._decisions: dict[str, Decision] = {}
+        self._audiences: dict[tuple[str, ...], Audience] = {}
+        self.received = 0
+        self.acknowledged = 0
+        self.unrouted = 0
+        self.refused = 0
+        self.dropped = 0
+
+    # ---- decisions -----------------------------------------------------------------
+
+    def decide(self, topic: str) -> Decision:
+        """Who wants this topic; remembered until a subscription changes."""
+        decision = self._decisions.get(topic)
+        if decision is None:
+            routes = tuple(route for route in self._routes if route.wants(topic))
+            audience = None
+            if routes:
+                key = tuple(route.name for route in routes)
+                audience = self._audiences.get(key)
+                if audience is None:
+                    audience = self._audiences[key] = Audience(routes)
+            decision = Decision(topic, audience, self._broker.subscriptions.match(topic) or None)
+            if len(self._decisions) >= DECISIONS_MAX:
+                self._decisions.clear()
+            self._decisions[topic] = decision
+        return decision
+
+    def forget_decisions(self) -> None:
+        """Subscriptions have changed."""
+        self._decisions.clear()
+
+    def taken(self, route: str) -> int:
+        """How many messages were queued for this route since the start."""
+        return sum(audience.taken for names, audience in self._audiences.items() if route in names)
+
+    def lost(self, route: str) -> int:
+        """How many messages for this route were dropped at the door since the start."""
+        return sum(audience.lost for names, audience in self._audiences.items() if route in names)
+
+    # ---- the hot path --------------------------------------------------------------
+
+    def take(self, link: Link, packets: list[Packet], read_bytes: int) -> None:
+        """Act upon one read, in order. Raises MalformedPacket for the packet that is one too many."""
+        broker, uplink = self._broker, self._uplink
+        decisions = self._decisions.get
+        publisher = link.publisher
+        now_ns = time.time_ns()
+        bound = read_bytes + len(packets) * (ENTRY_BYTES + link.entry_bytes)
+        # Aliases make a short packet a long message, so there each one is asked for by itself.
+        careful = link.connection.has_aliases or not (self._committer.accepting and uplink.has_room(bound))
+        messages: list[Message] = []
+        packet_ids: list[int] = []
+        kind: type[Puback] | type[Pubrec] | None = None
+        answers: list[tuple[type[Puback] | type[Pubrec], list[int]] | Puback] = []
+        published = 0
+        full: str | None = None
+        try:
+            for packet in packets:
+                if type(packet) is not Publish:
+                    if not broker.handle(link, packet):
+                        break
+                    continue
+                published += 1
+                topic = packet.topic
+                decision = decisions(topic) or self.decide(topic)
+                qos = packet.qos
+                if qos == 2:
+                    arrival = link.subscriber.session.arrive(packet.packet_id)  # type: ignore[union-attr]
+                    if arrival is not Arrival.NEW:
+                        kind, packet_ids = Pubrec, [packet.packet_id]
+                        answers.append((kind, packet_ids))
+                        continue
+                message = Message(
+                    topic, packet.payload, qos, packet.retain, publisher, now_ns, packet.properties
+                )
+                audience = decision.audience
+                if audience is not None:
+                    if careful and not self._admit(link, decision, message):
+                        if not (audience.droppable and self._only_full()):
+                            if qos:
+                                self.refused += 1
+                                full = self._why_full()
+                                if qos == 2:
+                                    link.subscriber.session.forget(packet.packet_id)  # type: ignore[union-attr]
+                                break
+                            self.dropped += 1
+                            continue
+                        audience.lost += 1
+                    else:
+                        audience.taken += 1
+                        messages.append(message)
+                if decision.matches is not None or packet.retain:
+                    broker.delivery.distribute(message, decision)
+                elif audience is None:
+                    self.unrouted += 1
+                    if qos == 1 and link.connection.version == 5:
+                        answers.append(Puback(packet.packet_id, ReasonCode.NO_MATCHING_SUBSCRIBERS))
+                        kind = None
+                        continue
+                if qos == 1:
+                    if kind is not Puback:
+                        kind, packet_ids = Puback, []
+                        answers.append((kind, packet_ids))
+                    packet_ids.append(packet.packet_id)
+                elif qos:
+                    if kind is not Pubrec:
+                        kind, packet_ids = Pubrec, []
+                        answers.append((kind, packet_ids))
+                    packet_ids.append(packet.packet_id)
+        finally:
+            self.received += published
+            if messages:
+                if not careful:
+                    uplink.reserve(bound)
+                uplink.extend(messages)
+            if answers or messages:
+                receipt = link.receipt()
+                receipt.answers += answers
+                link.hold(receipt, read_bytes)
+        if full is not None:
+            link.refusing = True
+            self._committer.when_durable(lambda error: link.close(ReasonCode.QUOTA_EXCEEDED, full))
+
+    def _admit(self, link: Link, decision: Decision, message: Message) -> bool:
+        """Whether there is, or can be made, room for one message; if so it is reserved."""
+        if not self._committer.accepting:
+            return False
+        properties = len(msgspec.msgpack.encode(message.properties)) if message.properties else 0
+        return self._make_room(
+            ENTRY_BYTES + link.entry_bytes + decision.topic_bytes + len(message.payload) + properties
+        )
+
+    def _only_full(self) -> bool:
+        """Whether what keeps messages out is want of room: a failing disk is no reason to drop any."""
+        return self._committer.accepting or isinstance(self._committer.fault, StoreFull)
+
+    def _why_full(self) -> str:
+        fault = self._committer.fault
+        return str(fault if fault is not None else StoreFull("the store is full; send again later"))
+
+    # ---- messages of the house itself ----------------------------------------------
+
+    def publish(self, message: Message) -> None:
+        """A will: a message that no link waits for. Dropped and counted where it cannot be stored."""
+        decision = self.decide(message.topic)
+        audience = decision.audience
+        if audience is not None:
+            amount = len(msgspec.msgpack.encode(message)) + ENTRY_BYTES
+            if self._committer.accepting and self._make_room(amount):
+                audience.taken += 1
+                self._uplink.append(message)
+                self._committer.schedule()
+            else:
+                self.dropped += 1
+        if decision.matches is not None or message.retain:
+            self._broker.delivery.distribute(message, decision)

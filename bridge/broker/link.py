@@ -1,0 +1,220 @@
+"""One socket and its Connection: bytes in, bytes out, and nothing decided here.
+
+A read is decoded as a whole and handed to the inlet as a whole. What must not be
+answered before it is on the disk waits in a `Receipt`, one for each commit; when
+the committer calls back, all of its answers leave in one write.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from bridge.errors import MalformedPacket, StoreError
+from bridge.mqtt.connection import Connection
+from bridge.mqtt.packet import Packet, Puback, Pubcomp, Pubrec, Suback, Unsuback
+from bridge.mqtt.reason import ReasonCode
+
+if TYPE_CHECKING:
+    from bridge.broker.broker import Broker, Subscriber
+
+__all__ = ["Link", "Receipt"]
+
+log = logging.getLogger(__name__)
+
+Answers = tuple[type[Puback] | type[Pubrec], list[int]]
+_LINGER_S: Final = 2.0  # how long a peer may take to read our goodbye
+
+
+class Receipt:
+    """What one commit allows one link to say: runs of PUBACK or PUBREC, and packets, in order."""
+
+    __slots__ = ("answers", "read_bytes", "turn")
+
+    def __init__(self, turn: int) -> None:
+        self.turn = turn
+        self.answers: list[Answers | Puback | Suback | Unsuback] = []
+        self.read_bytes = 0
+
+
+class Link(asyncio.Protocol):
+    """One network connection of a device.
+
+    `subscriber` is set once CONNECT was accepted. `publisher` is its Client
+    Identifier; `entry_bytes` is what each of its messages costs on the disk besides
+    what it sent.
+    """
+
+    __slots__ = (
+        "_fresh_bytes",
+        "_out",
+        "_paused",
+        "_receipt",
+        "_transport",
+        "_uncommitted",
+        "broker",
+        "connection",
+        "entry_bytes",
+        "peer",
+        "publisher",
+        "refusing",
+        "subscriber",
+    )
+
+    def __init__(self, broker: Broker) -> None:
+        self.broker = broker
+        self.publisher = ""
+        self.entry_bytes = 0
+        self.subscriber: Subscriber | None = None
+        self.peer = ""
+        self.refusing = False  # a PUBLISH found no room: nothing after it may be taken
+        self._transport: asyncio.Transport | None = None
+        self._receipt: Receipt | None = None
+        self._fresh_bytes = 0
+        self._uncommitted = 0
+        self._paused = False
+        self._out: list[bytes] = []
+
+    # ---- the socket ----------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        limits = self.broker.limits
+        self._transport = transport
+        self.peer = str(transport.get_extra_info("peername") or "")
+        self.connection = Connection(
+            self.broker.now(), limits.packet_bytes_max, connect_wait_s=limits.connect_wait_s
+        )
+        self.broker.arrived(self)
+
+    def data_received(self, data: bytes) -> None:
+        packets, fault = self.connection.receive(data, self.broker.now())
+        self._fresh_bytes += len(data)
+        self.act(packets, fault)
+
+    def act(self, packets: list[Packet], fault: MalformedPacket | None) -> None:
+        """Act upon decoded packets, then upon the fault behind them."""
+        if packets:
+            read_bytes, self._fresh_bytes = self._fresh_bytes, 0
+            try:
+                self.broker.take(self, packets, read_bytes)
+            except MalformedPacket as error:
+                fault = error
+        if fault is not None:
+            self.broker.malformed += 1
+            log.info("protocol error peer=%s client=%s reason=%s", self.peer, self.publisher, fault)
+            self.close(fault.reason, str(fault))
+
+    def eof_received(self) -> None:
+        """A half-closed device is gone: asyncio closes the rest."""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.connection.close()
+        self._transport = None
+        self.broker.left(self)
+
+    @property
+    def gone(self) -> bool:
+        """Whether nothing can be sent any more."""
+        return self._transport is None or self._transport.is_closing()
+
+    # ---- out -----------------------------------------------------------------------
+
+    def send(self, data: bytes) -> None:
+        """Send at the end of this turn, together with whatever else this link gets until then."""
+        if not self._out:
+            self.broker.flush_soon(self)
+        self._out.append(data)
+
+    def flush(self) -> None:
+        """Write what `send` has collected."""
+        out, self._out = self._out, []
+        if out and self._transport is not None and not self._transport.is_closing():
+            self._transport.write(b"".join(out) if len(out) > 1 else out[0])
+
+    @property
+    def unsent_bytes(self) -> int:
+        """What the device has not yet read."""
+        return self._transport.get_write_buffer_size() if self._transport is not None else 0
+
+    def close(self, reason: int = ReasonCode.SUCCESS, text: str | None = None) -> None:
+        """Say goodbye where the version can, and close once that is sent. Safe to call again."""
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        self.flush()
+        if reason != ReasonCode.SUCCESS and (goodbye := self.connection.goodbye(reason, text)):
+            transport.write(goodbye)
+        self.connection.close()
+        transport.close()
+        if transport.get_write_buffer_size():
+            self.broker.call_later(_LINGER_S, transport.abort)
+
+    # ---- answers that mean "on disk" -----------------------------------------------
+
+    def receipt(self) -> Receipt:
+        """The receipt for what is queued before the next commit; made and registered when new."""
+        committer = self.broker.spool.committer
+        receipt = self._receipt
+        if receipt is None or receipt.turn != committer.turn:
+            receipt = self._receipt = Receipt(committer.turn)
+            committer.when_durable(partial(self.committed, receipt))
+        return receipt
+
+    def hold(self, receipt: Receipt, read_bytes: int) -> None:
+        """Count bytes that wait for the disk; a device that is ahead of it is not read for a while."""
+        receipt.read_bytes += read_bytes
+        self._uncommitted += read_bytes
+        ahead = self._uncommitted > self.broker.limits.uncommitted_bytes_max
+        if ahead and not self._paused and self._transport is not None and not self._transport.is_closing():
+            self._transport.pause_reading()
+            self._paused = True
+
+    def committed(self, receipt: Receipt, error: StoreError | None) -> None:
+        """All that this receipt stands for is on the disk, or none of it is.
+
+        With an error nothing is acknowledged: a negative PUBACK would be final and
+        the message lost [MQTT-4.4.0-2], so the device is sent away and comes again.
+        """
+        if receipt is self._receipt:
+            self._receipt = None
+        self._uncommitted -= receipt.read_bytes
+        session = self.subscriber.session if self.subscriber is not None else None
+        if error is not None:
+            for answer in receipt.answers:
+                if isinstance(answer, tuple):
+                    self.broker.inlet.refused += len(answer[1])
+                    if answer[0] is Pubrec and session is not None:
+                        for packet_id in answer[1]:
+                            session.forget(packet_id)
+            self.close(ReasonCode.QUOTA_EXCEEDED, str(error))
+            return
+        connection, out = self.connection, self._out
+        empty = not out
+        for answer in receipt.answers:
+            if isinstance(answer, tuple):
+                kind, packet_ids = answer
+                if kind is Pubrec and session is not None:
+                    session.stored(packet_ids)
+                self.broker.inlet.acknowledged += len(packet_ids)
+                out.append(connection.encode_pubacks(kind, packet_ids))
+            elif (data := connection.encode(answer)) is not None:
+                out.append(data)
+        if self._transport is None or self._transport.is_closing():
+            out.clear()
+            return
+        if empty:
+            self.flush()  # otherwise a flush is on its way
+        if self._paused and self._uncommitted <= self.broker.limits.uncommitted_bytes_max // 2:
+            self._paused = False
+            self._transport.resume_reading()
+
+    def answer(self, packet: Packet) -> None:
+        """Send a packet that promises nothing about the disk."""
+        assert not isinstance(packet, Puback | Pubrec), "only `committed` may acknowledge"
+        if isinstance(packet, Pubcomp) or not self.gone:
+            data = self.connection.encode(packet)
+            if data is not None:
+                self.send(data)

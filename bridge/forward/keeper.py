@@ -1,0 +1,113 @@
+"""Keeps one sink open, for all the routes that point at it.
+
+    down ──open()──▶ up ──lost() or a failed batch──▶ close() ──back-off──▶ down
+
+The wait between two tries has full jitter, so a thousand gateways do not return
+at the same moment. It grows only while the far end stays away: a link that
+carried something starts again from the shortest wait. An outage is logged once
+when it begins and once when it ends, however many tries lie between.
+
+A `turn` numbers the times the link was up, so a batch that failed on the last
+link cannot tear down the next one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+
+from bridge.errors import SinkUnavailable
+from bridge.policy.backoff import delay
+from bridge.sinks.base import Sink
+
+__all__ = ["Keeper"]
+
+log = logging.getLogger(__name__)
+
+
+class Keeper:
+    """One sink and whether it is up; `run` is its one task.
+
+    `since_ns` is the wall clock when `up` last changed; `reason` says why it is
+    down and is empty when it is not.
+    """
+
+    def __init__(self, sink: Sink) -> None:
+        self.sink = sink
+        self.up = False
+        self.since_ns = time.time_ns()
+        self.turn = 0
+        self._reason = "not opened yet"
+        self._attempt = 0
+        self._is_up = asyncio.Event()
+        self._broken = asyncio.Event()
+
+    @property
+    def reason(self) -> str:
+        """Why the sink is down, as the sink itself says it where it knows better."""
+        return "" if self.up else getattr(self.sink, "waiting", "") or self._reason
+
+    async def wait_up(self) -> int:
+        """Wait until the sink is up and return the turn."""
+        await self._is_up.wait()
+        return self.turn
+
+    def broken(self, turn: int, reason: str) -> None:
+        """A batch sent in this turn failed: close and open again. Old turns do not count."""
+        if self.up and turn == self.turn:
+            self._change(False, reason)
+            self._broken.set()
+
+    def confirmed(self) -> None:
+        """The link carried something: the next outage starts from the shortest wait."""
+        self._attempt = 0
+
+    async def run(self) -> None:
+        """Open, wait until the link is gone, close, wait, and so on until cancelled."""
+        try:
+            while True:
+                try:
+                    await self.sink.open()
+                except SinkUnavailable as error:
+                    self._sad(str(error))
+                else:
+                    self._change(True, "")
+                    self._broken.clear()
+                    await self._until_gone()
+                await self.sink.close()
+                await asyncio.sleep(delay(self._attempt, random.random()))  # noqa: S311 - jitter is no secret
+                self._attempt += 1
+        finally:
+            self._is_up.clear()
+            await self.sink.close()
+
+    async def _until_gone(self) -> None:
+        lost = asyncio.ensure_future(self.sink.lost())
+        broken = asyncio.ensure_future(self._broken.wait())
+        try:
+            await asyncio.wait((lost, broken), return_when=asyncio.FIRST_COMPLETED)
+            if self.up:
+                self._change(False, lost.result())
+        finally:
+            for task in (lost, broken):
+                task.cancel()
+            await asyncio.gather(lost, broken, return_exceptions=True)
+
+    def _sad(self, reason: str) -> None:
+        if self._reason == "not opened yet":
+            log.warning("sink away sink=%s reason=%s", self.sink.name, reason)
+        self._reason = reason
+
+    def _change(self, up: bool, reason: str) -> None:
+        now_ns = time.time_ns()
+        away_s = (now_ns - self.since_ns) / 1e9
+        self.up, self.since_ns, self._reason = up, now_ns, reason
+        if up:
+            self.turn += 1
+            self._is_up.set()
+            log.info("sink up sink=%s away_s=%.1f retries=%d", self.sink.name, away_s, self._attempt)
+        else:
+            self._is_up.clear()
+            log.warning("sink away sink=%s reason=%s", self.sink.name, reason)
