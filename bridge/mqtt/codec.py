@@ -5,22 +5,14 @@
 Each packet type has one reader of its body and one writer of its body, side by
 side; two tables at the end find them. Whether a packet is *allowed* now, and from
 this side, is not asked here: that is the connection's table.
-
-Topics come in their thousands and are few, so each is checked once and kept by
-its bytes (`TOPICS`, and the other way round for writing). Both caches are shared
-by all connections, hold only topics under 256 bytes, and are emptied when full:
-a device that invents topics costs the others a few lookups, never memory.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any, Final, TypeVar
-
-import msgspec
+from collections.abc import Callable
+from typing import Any, Final
 
 from bridge.errors import MalformedPacket
-from bridge.message import Properties
 from bridge.mqtt import property as properties_
 from bridge.mqtt.packet import (
     LEVELS,
@@ -44,12 +36,28 @@ from bridge.mqtt.packet import (
     Will,
 )
 from bridge.mqtt.packet import PacketType as P
+from bridge.mqtt.parts import (
+    FLAGS,
+    at_end,
+    read_packet_id,
+    read_properties,
+    read_reason,
+    reason_and_properties,
+)
+from bridge.mqtt.publish import (
+    Imprint,
+    encode_pubacks,
+    encode_publish,
+    imprint,
+    read_ack,
+    read_publish,
+    read_topic,
+    write_ack,
+)
 from bridge.mqtt.reason import (
     AUTH_REASONS,
     CONNACK_REASONS,
     DISCONNECT_REASONS,
-    PUBACK_REASONS,
-    PUBREL_REASONS,
     SUBACK_REASONS,
     UNSUBACK_REASONS,
     ReasonCode,
@@ -64,11 +72,10 @@ from bridge.mqtt.wire import (
     write_binary,
     write_string,
 )
-from bridge.topic import check_topic_filter, check_topic_name
+from bridge.topic import check_topic_filter
 
 __all__ = [
     "FILTERS_MAX",
-    "TOPICS",
     "Imprint",
     "MalformedConnect",
     "check_flags",
@@ -77,18 +84,11 @@ __all__ = [
     "encode",
     "encode_pubacks",
     "imprint",
-    "read_topic",
 ]
 
 FILTERS_MAX: Final = 1_024  # in one SUBSCRIBE or UNSUBSCRIBE; a 1 MiB packet could hold 200,000
-TOPICS_MAX: Final = 16_384
-TOPIC_BYTES_CACHED_MAX: Final = 255
-TOPICS: Final[dict[bytes, str]] = {}  # checked Topic Names, by their bytes
-_TOPIC_BYTES: Final[dict[str, bytes]] = {}  # the same, length included, by name
 
 _PROTOCOL_ERROR: Final = ReasonCode.PROTOCOL_ERROR
-# The flags of the first byte [MQTT-2.1.3-1]; PUBLISH checks its own.
-_FLAGS: Final = {packet: 2 if packet in (P.PUBREL, P.SUBSCRIBE, P.UNSUBSCRIBE) else 0 for packet in P}
 
 
 class MalformedConnect(MalformedPacket):
@@ -138,7 +138,7 @@ def check_flags(first: int, version: int) -> None:
         return
     if packet == 0 or (packet == P.AUTH and version in (3, 4)):
         raise MalformedPacket(f"packet type {packet} is reserved")
-    wanted = _FLAGS[P(packet)]
+    wanted = FLAGS[P(packet)]
     if flags != wanted and not (version == 3 and wanted == 2 and flags == 0x0A):
         raise MalformedPacket(f"{P(packet).name} with the reserved flags {flags:#x}")
 
@@ -150,56 +150,6 @@ def decode_body(first: int, data: bytes, at: int, end: int, version: int) -> Pac
     said, 0x90 for a Topic Name and 0x8F for a Topic Filter that is not one.
     """
     return _READERS[first >> 4](first, data, at, end, version)
-
-
-def read_topic(data: bytes, at: int, end: int) -> tuple[str, int]:
-    """A Topic Name of at least one character, checked once for all."""
-    raw, after = read_binary(data, at, end)
-    topic = TOPICS.get(raw)
-    if topic is None:
-        topic, after = read_string(data, at, end)
-        if wrong := check_topic_name(topic):
-            raise MalformedPacket(f"topic: {wrong}", ReasonCode.TOPIC_NAME_INVALID)
-        if len(raw) <= TOPIC_BYTES_CACHED_MAX:
-            _keep(TOPICS, raw, topic)
-    return topic, after
-
-
-_K = TypeVar("_K")
-_V = TypeVar("_V")
-
-
-def _keep(cache: dict[_K, _V], key: _K, value: _V) -> None:
-    if len(cache) >= TOPICS_MAX:
-        cache.clear()
-    cache[key] = value
-
-
-def _read_properties(
-    packet: P, data: bytes, at: int, end: int, version: int
-) -> tuple[Properties | None, int]:
-    return properties_.decode(packet, data, at, end) if version == 5 else (None, at)
-
-
-def _read_packet_id(data: bytes, at: int, end: int) -> tuple[int, int]:
-    packet_id, at = read_u16(data, at, end)
-    if packet_id == 0:
-        # v5 [MQTT-2.2.1-3], v3 [MQTT-2.3.1-1]
-        raise MalformedPacket("a packet identifier is 0", _PROTOCOL_ERROR)
-    return packet_id, at
-
-
-def _read_reason(packet: P, known: frozenset[int], data: bytes, at: int, end: int) -> tuple[int, int]:
-    if at >= end:
-        raise MalformedPacket(f"{packet.name} ends before its reason code")
-    if data[at] not in known:
-        raise MalformedPacket(f"{packet.name} with the reason code 0x{data[at]:02x}", _PROTOCOL_ERROR)
-    return data[at], at + 1
-
-
-def _at_end(packet: P, at: int, end: int) -> None:
-    if at != end:
-        raise MalformedPacket(f"{packet.name} has {end - at} bytes too many")
 
 
 def _read_filter(data: bytes, at: int, end: int) -> tuple[str, int]:
@@ -250,11 +200,11 @@ def _read_connect_of(version: int, data: bytes, at: int, end: int) -> Connect:
     if version < 5 and flags & 0xC0 == 0x40:
         raise MalformedPacket("CONNECT with a password and no user name")  # v3 [MQTT-3.1.2-22]
     keep_alive_s, at = read_u16(data, at + 1, end)
-    properties, at = _read_properties(P.CONNECT, data, at, end, version)
+    properties, at = read_properties(P.CONNECT, data, at, end, version)
     client_id, at = read_string(data, at, end)
     will = user_name = password = None
     if flags & 0x04:
-        will_properties, at = _read_properties(P.WILL, data, at, end, version)
+        will_properties, at = read_properties(P.WILL, data, at, end, version)
         topic, at = read_topic(data, at, end)
         payload, at = read_binary(data, at, end)
         will = Will(topic, payload, will_qos, bool(flags & 0x20), will_properties)
@@ -262,7 +212,7 @@ def _read_connect_of(version: int, data: bytes, at: int, end: int) -> Connect:
         user_name, at = read_string(data, at, end)
     if flags & 0x40:
         password, at = read_binary(data, at, end)
-    _at_end(P.CONNECT, at, end)
+    at_end(P.CONNECT, at, end)
     return Connect(
         client_id, version, bool(flags & 0x02), keep_alive_s, user_name, password, will, properties
     )
@@ -303,9 +253,9 @@ def _read_connack(first: int, data: bytes, at: int, end: int, version: int) -> C
         raise MalformedPacket("CONNACK with reserved flags")  # [MQTT-3.2.2-1]
     session_present = bool(data[at])
     known = CONNACK_REASONS if version == 5 else frozenset(_RETURN_CODES)
-    reason, at = _read_reason(P.CONNACK, known, data, at + 1, end)
-    properties, at = _read_properties(P.CONNACK, data, at, end, version)
-    _at_end(P.CONNACK, at, end)
+    reason, at = read_reason(P.CONNACK, known, data, at + 1, end)
+    properties, at = read_properties(P.CONNACK, data, at, end, version)
+    at_end(P.CONNACK, at, end)
     if session_present and reason:
         raise MalformedPacket("CONNACK refuses with a session present", _PROTOCOL_ERROR)  # v5 [MQTT-3.2.2-6]
     return Connack(session_present, reason if version == 5 else _RETURN_CODES[reason], properties)
@@ -322,118 +272,9 @@ def _write_connack(packet: Connack, version: int) -> bytes:
     return bytes((packet.session_present if version == 4 else 0, code))
 
 
-def _read_publish(first: int, data: bytes, at: int, end: int, version: int) -> Publish:
-    if data[at : at + 2] == b"\0\0" and at + 2 <= end and version == 5:
-        topic, at = "", at + 2  # only with an alias, see below
-    else:
-        topic, at = read_topic(data, at, end)
-    qos = first >> 1 & 3
-    packet_id = 0
-    if qos:
-        packet_id, at = _read_packet_id(data, at, end)
-    properties, at = _read_properties(P.PUBLISH, data, at, end, version)
-    if not topic and (properties is None or properties.topic_alias is None):
-        raise MalformedPacket("PUBLISH with neither topic nor alias", _PROTOCOL_ERROR)
-    return Publish(topic, data[at:end], qos, bool(first & 1), bool(first & 8), packet_id, properties)
-
-
-def _topic_bytes(topic: str) -> bytes:
-    spelled = _TOPIC_BYTES.get(topic)
-    if spelled is None:
-        spelled = write_string(topic)
-        if len(spelled) <= TOPIC_BYTES_CACHED_MAX + 2:
-            _keep(_TOPIC_BYTES, topic, spelled)
-    return spelled
-
-
-def _encode_publish(packet: Publish, version: int) -> bytes:
-    head = _TOPIC_BYTES.get(packet.topic) or _topic_bytes(packet.topic)
-    qos = packet.qos
-    if qos:
-        head += packet.packet_id.to_bytes(2)
-    if version == 5:
-        properties = packet.properties
-        head += b"\0" if properties is None else properties_.encode(P.PUBLISH, properties)
-    length = len(head) + len(packet.payload)
-    first = 0x30 | qos << 1 | packet.retain | packet.dup << 3
-    return b"".join((first.to_bytes(), variable_byte_integer(length), head, packet.payload))
-
-
-class Imprint(msgspec.Struct, frozen=True, gc=False):
-    """One message as all its subscribers of one version see it: what does not differ, spelled once.
-
-    `head` is the topic, `tail` the property block and the payload; the packet
-    identifier goes between them.
-    """
-
-    head: bytes
-    tail: bytes
-    length: bytes  # for QoS 0
-    length_with_id: bytes  # for QoS 1 and 2
-
-    def bytes(self, qos: int, retain: bool, dup: bool = False, packet_id: int = 0) -> bytes:
-        """The whole PUBLISH. For QoS 0 it is the same for everyone and may be kept."""
-        if qos:
-            first = 0x30 | qos << 1 | retain | dup << 3
-            return b"%c%b%b%b%b" % (first, self.length_with_id, self.head, packet_id.to_bytes(2), self.tail)
-        return b"%c%b%b%b" % (0x30 | retain, self.length, self.head, self.tail)
-
-
-def imprint(topic: str, payload: bytes, properties: Properties | None, version: int) -> Imprint:
-    """Raises ValueError when the message is longer than MQTT can say."""
-    head = _topic_bytes(topic)
-    tail = properties_.encode(P.PUBLISH, properties) + payload if version == 5 else payload
-    length = len(head) + len(tail)
-    return Imprint(head, tail, variable_byte_integer(length), variable_byte_integer(length + 2))
-
-
-_Ack = Puback | Pubrec | Pubrel | Pubcomp
-_ACKS: Final[dict[P, tuple[type[_Ack], frozenset[int]]]] = {
-    P.PUBACK: (Puback, PUBACK_REASONS),
-    P.PUBREC: (Pubrec, PUBACK_REASONS),
-    P.PUBREL: (Pubrel, PUBREL_REASONS),
-    P.PUBCOMP: (Pubcomp, PUBREL_REASONS),
-}
-
-
-def _read_ack(first: int, data: bytes, at: int, end: int, version: int) -> _Ack:
-    """Reason and properties may be missing from the end: 2 bytes, 3 bytes, or all."""
-    packet = P(first >> 4)
-    kind, known = _ACKS[packet]
-    packet_id, at = _read_packet_id(data, at, end)
-    if version == 5 and at < end:
-        reason, at = _read_reason(packet, known, data, at, end)
-        properties = None
-        if at < end:
-            properties, at = properties_.decode(packet, data, at, end)
-        _at_end(packet, at, end)
-        return kind(packet_id, reason, properties)
-    _at_end(packet, at, end)
-    return kind(packet_id)
-
-
-def _write_ack(packet: _Ack, version: int) -> bytes:
-    """3.1.1 has no way to refuse: there a reason is lost."""
-    head = packet.packet_id.to_bytes(2)
-    return head + _tail(packet.TYPE, packet.reason, packet.properties) if version == 5 else head
-
-
-def _tail(packet: P, reason: int, properties: Properties | None) -> bytes:
-    """Reason and properties in the shortest form."""
-    if properties is None:
-        return bytes((reason,)) if reason else b""
-    return bytes((reason,)) + properties_.encode(packet, properties)
-
-
-def encode_pubacks(kind: type[_Ack], packet_ids: Iterable[int]) -> bytes:
-    """Many successful PUBACK, PUBREC, PUBREL or PUBCOMP; the bytes are the same in every version."""
-    head = bytes((kind.TYPE << 4 | _FLAGS[kind.TYPE], 2))
-    return b"".join([head + packet_id.to_bytes(2) for packet_id in packet_ids])
-
-
 def _read_subscribe(first: int, data: bytes, at: int, end: int, version: int) -> Subscribe:
-    packet_id, at = _read_packet_id(data, at, end)
-    properties, at = _read_properties(P.SUBSCRIBE, data, at, end, version)
+    packet_id, at = read_packet_id(data, at, end)
+    properties, at = read_properties(P.SUBSCRIBE, data, at, end, version)
     identifier = None
     if properties is not None and properties.subscription_identifiers:
         identifier = properties.subscription_identifiers[0]
@@ -479,8 +320,8 @@ def _write_subscribe(packet: Subscribe, version: int) -> bytes:
 
 
 def _read_suback(first: int, data: bytes, at: int, end: int, version: int) -> Suback:
-    packet_id, at = _read_packet_id(data, at, end)
-    properties, at = _read_properties(P.SUBACK, data, at, end, version)
+    packet_id, at = read_packet_id(data, at, end)
+    properties, at = read_properties(P.SUBACK, data, at, end, version)
     known = SUBACK_REASONS if version == 5 else frozenset({0, 1, 2, 0x80})
     return Suback(packet_id, _read_reasons(P.SUBACK, known, data, at, end), properties)
 
@@ -502,8 +343,8 @@ def _write_suback(packet: Suback, version: int) -> bytes:
 
 
 def _read_unsubscribe(first: int, data: bytes, at: int, end: int, version: int) -> Unsubscribe:
-    packet_id, at = _read_packet_id(data, at, end)
-    properties, at = _read_properties(P.UNSUBSCRIBE, data, at, end, version)
+    packet_id, at = read_packet_id(data, at, end)
+    properties, at = read_properties(P.UNSUBSCRIBE, data, at, end, version)
     topic_filters: list[str] = []
     while at < end:
         topic_filter, at = _read_filter(data, at, end)
@@ -522,9 +363,9 @@ def _write_unsubscribe(packet: Unsubscribe, version: int) -> bytes:
 
 
 def _read_unsuback(first: int, data: bytes, at: int, end: int, version: int) -> Unsuback:
-    packet_id, at = _read_packet_id(data, at, end)
+    packet_id, at = read_packet_id(data, at, end)
     if version < 5:
-        _at_end(P.UNSUBACK, at, end)
+        at_end(P.UNSUBACK, at, end)
         return Unsuback(packet_id)
     properties, at = properties_.decode(P.UNSUBACK, data, at, end)
     return Unsuback(packet_id, _read_reasons(P.UNSUBACK, UNSUBACK_REASONS, data, at, end), properties)
@@ -539,7 +380,7 @@ def _write_unsuback(packet: Unsuback, version: int) -> bytes:
 
 def _read_ping(first: int, data: bytes, at: int, end: int, version: int) -> Packet:
     packet = P(first >> 4)
-    _at_end(packet, at, end)
+    at_end(packet, at, end)
     return PINGREQ if packet is P.PINGREQ else PINGRESP
 
 
@@ -549,21 +390,21 @@ def _read_last(first: int, data: bytes, at: int, end: int, version: int) -> Disc
     kind, known = (Disconnect, DISCONNECT_REASONS) if packet is P.DISCONNECT else (Auth, AUTH_REASONS)
     reason, properties = 0, None
     if version == 5 and at < end:
-        reason, at = _read_reason(packet, known, data, at, end)
+        reason, at = read_reason(packet, known, data, at, end)
         if at < end:
             properties, at = properties_.decode(packet, data, at, end)
-    _at_end(packet, at, end)
+    at_end(packet, at, end)
     return kind(reason, properties)
 
 
 _READERS: Final[dict[int, Callable[[int, bytes, int, int, int], Packet]]] = {
     P.CONNECT: _read_connect,
     P.CONNACK: _read_connack,
-    P.PUBLISH: _read_publish,
-    P.PUBACK: _read_ack,
-    P.PUBREC: _read_ack,
-    P.PUBREL: _read_ack,
-    P.PUBCOMP: _read_ack,
+    P.PUBLISH: read_publish,
+    P.PUBACK: read_ack,
+    P.PUBREC: read_ack,
+    P.PUBREL: read_ack,
+    P.PUBCOMP: read_ack,
     P.SUBSCRIBE: _read_subscribe,
     P.SUBACK: _read_suback,
     P.UNSUBSCRIBE: _read_unsubscribe,
@@ -578,7 +419,7 @@ _READERS: Final[dict[int, Callable[[int, bytes, int, int, int], Packet]]] = {
 
 
 def _write_last(packet: Disconnect | Auth, version: int) -> bytes:
-    return _tail(packet.TYPE, packet.reason, packet.properties) if version == 5 else b""
+    return reason_and_properties(packet.TYPE, packet.reason, packet.properties) if version == 5 else b""
 
 
 def _write_nothing(packet: Packet, version: int) -> bytes:
@@ -588,10 +429,10 @@ def _write_nothing(packet: Packet, version: int) -> bytes:
 _WRITERS: Final[dict[type[Packet], Callable[[Any, int], bytes]]] = {
     Connect: _write_connect,
     Connack: _write_connack,
-    Puback: _write_ack,
-    Pubrec: _write_ack,
-    Pubrel: _write_ack,
-    Pubcomp: _write_ack,
+    Puback: write_ack,
+    Pubrec: write_ack,
+    Pubrel: write_ack,
+    Pubcomp: write_ack,
     Subscribe: _write_subscribe,
     Suback: _write_suback,
     Unsubscribe: _write_unsubscribe,
@@ -610,6 +451,6 @@ def encode(packet: Packet, version: int) -> bytes:
     """
     kind = type(packet)
     if kind is Publish:
-        return _encode_publish(packet, version)  # type: ignore[arg-type]
+        return encode_publish(packet, version)  # type: ignore[arg-type]
     body = _WRITERS.get(kind, _NOTHING)(packet, version)
-    return bytes((packet.TYPE << 4 | _FLAGS[packet.TYPE],)) + variable_byte_integer(len(body)) + body
+    return bytes((packet.TYPE << 4 | FLAGS[packet.TYPE],)) + variable_byte_integer(len(body)) + body

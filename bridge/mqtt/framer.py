@@ -23,7 +23,7 @@ from collections.abc import Callable
 from typing import Final
 
 from bridge.errors import MalformedPacket
-from bridge.mqtt.codec import TOPICS, check_flags, decode_body
+from bridge.mqtt.codec import check_flags, decode_body
 from bridge.mqtt.packet import (
     PINGREQ,
     Packet,
@@ -34,6 +34,7 @@ from bridge.mqtt.packet import (
     Pubrec,
     Pubrel,
 )
+from bridge.mqtt.publish import TOPICS
 from bridge.mqtt.reason import ReasonCode
 from bridge.mqtt.wire import read_variable_byte_integer
 
@@ -125,7 +126,9 @@ class Framer:
         try:
             at = self._scan(data, packets)
         except MalformedPacket as fault:
-            # The traceback would keep the whole read alive as long as the fault.
+            # The frames of its traceback and of its cause hold the whole read, and in the
+            # end whoever holds the fault: a circle that only the collector would open.
+            fault.__context__ = None
             return packets, fault.with_traceback(None)
         if at < len(data):
             held += data[at:] if at else data

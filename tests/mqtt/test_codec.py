@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from bridge.errors import MalformedPacket
 from bridge.message import Properties
-from bridge.mqtt import codec
+from bridge.mqtt import publish
 from bridge.mqtt.codec import MalformedConnect, decode, encode, encode_pubacks, imprint
 from bridge.mqtt.packet import Connack, Puback, Pubcomp, Publish, Pubrec, Pubrel, Suback
 from tests.mqtt.strategies import publishes, versioned
@@ -124,18 +124,18 @@ def test_an_imprint_is_the_publish_it_stands_for(version, data):
 
 
 def test_the_topic_caches_are_bounded(monkeypatch):
-    monkeypatch.setattr(codec, "TOPICS_MAX", 50)
+    monkeypatch.setattr(publish, "TOPICS_MAX", 50)
     for nth in range(200):
         packet = Publish(f"invented/{nth}", b"")
         assert decode(encode(packet, 4), 4) == (packet, 14 + len(str(nth)) - 1)
-        assert len(codec.TOPICS) <= 16_384
-    codec.TOPICS.clear()
+        assert len(publish.TOPICS) <= 16_384
+    publish.TOPICS.clear()
     for nth in range(200):
         decode(encode(Publish(f"invented/{nth}", b""), 4), 4)
-        assert len(codec.TOPICS) <= 50
+        assert len(publish.TOPICS) <= 50
 
 
 def test_a_long_topic_is_not_cached():
     packet = Publish("x" * 256, b"")
     assert decode(encode(packet, 4), 4) is not None
-    assert b"x" * 256 not in codec.TOPICS
+    assert b"x" * 256 not in publish.TOPICS
