@@ -1,4 +1,8 @@
-"""What somebody most likely meant by a word we do not know."""
+"""What somebody most likely meant by a word we do not know.
+
+Used wherever an operator may mistype a name: keys, sinks, fields of templates.
+Case does not count, because nobody's second guess should be about capitals.
+"""
 
 from __future__ import annotations
 

@@ -1,0 +1,361 @@
+"""What a configuration may say, key by key; the types are also the JSON Schema.
+
+    version  gateway  listeners  store  sinks  routes  web  limits
+
+A value is judged here by itself. What one part says about another, such as a route
+about its sink, is judged in `routes`; where a mistake stands, only `load` knows.
+
+Read strictly: `"5"` is not a number and `yes` not a truth. One way to say each thing.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    WithJsonSchema,
+    model_validator,
+)
+
+from bridge.broker.limits import Limits
+from bridge.config.problem import Path as DocumentPath
+from bridge.config.secrets import MASK, mask_url
+from bridge.policy.batch import BatchLimits
+from bridge.policy.route import WhenFull, check_level_names
+from bridge.policy.units import Duration, Size
+from bridge.sinks.options import OPTIONS, AmqpOptions, MemoryOptions, SinkOptions, ZeromqOptions
+from bridge.topic import Pattern
+
+__all__ = ["Config", "Listener", "Route", "SinkEntry", "default_config", "is_loopback", "split_host_port"]
+
+_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
+_HOST_PORT: Final = re.compile(r"(\[[0-9A-Fa-f:.%a-z]+\]|[^\s:/\[\]]+):([0-9]{1,5})\Z")
+_LOOPBACK: Final = re.compile(r"localhost\Z|127(\.[0-9]{1,3}){3}\Z|::1\Z")
+_GATEWAY_CHARS_MAX: Final = 64  # it begins every message id, and an AMQP message id has 255 bytes
+_PYDANTIC_MASK: Final = "*" * 10  # how a SecretStr prints
+_MACHINE_ID: Final = Path("/etc/machine-id")
+_BATCH: Final = BatchLimits()
+_LIMITS: Final = Limits()
+
+
+def split_host_port(text: str) -> tuple[str, int]:
+    """Split `127.0.0.1:1883` or `[::1]:1883`. Raises ValueError that says what to write instead."""
+    found = _HOST_PORT.match(text)
+    if found is None:
+        raise ValueError("must be HOST:PORT such as 127.0.0.1:1883 or '[::1]:1883'")
+    port = int(found[2])
+    if port > 65_535:
+        raise ValueError(f"{port} is not a port; the highest is 65535")
+    return found[1].strip("[]"), port
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach it."""
+    return _LOOPBACK.match(host) is not None
+
+
+def default_gateway() -> str:
+    """The machine-id, shortened, or else the host's name: what stays the same for this box."""
+    try:
+        machine_id = _MACHINE_ID.read_text("ascii").strip()
+    except (OSError, ValueError):
+        machine_id = ""
+    if len(machine_id) >= 12 and machine_id.isalnum():
+        return machine_id[:12]
+    return re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname())[:_GATEWAY_CHARS_MAX] or "gateway"
+
+
+def default_store_path() -> Path:
+    """Where systemd says ($STATE_DIRECTORY), or in the user's state folder."""
+    if given := os.environ.get("STATE_DIRECTORY"):
+        return Path(given.split(":")[0])  # systemd lists several, ours first
+    state = os.environ.get("XDG_STATE_HOME", "")
+    # A relative path there is invalid and to be ignored, says the XDG specification.
+    base = Path(state) if state.startswith("/") else Path("~/.local/state").expanduser()
+    return base / "edgespool"
+
+
+def _check_name(name: str) -> str:
+    if not _NAME.match(name):
+        raise ValueError("a name has 1 to 64 letters, digits, _ or -: it becomes part of a file name")
+    return name
+
+
+def _check_gateway(gateway: str) -> str:
+    if not gateway or len(gateway) > _GATEWAY_CHARS_MAX:
+        raise ValueError(f"must have 1 to {_GATEWAY_CHARS_MAX} characters")
+    if found := re.search(r"[/+#\s\x00-\x1f\x7f]", gateway):
+        raise ValueError(
+            f"must not contain {found[0]!r}: it becomes a level of topics and part of message ids"
+        )
+    return gateway
+
+
+def _check_host_port(text: str) -> str:
+    split_host_port(text)
+    return text
+
+
+def _check_store_path(path: Path) -> Path:
+    try:
+        path = path.expanduser()
+    except RuntimeError as error:
+        raise ValueError(str(error)) from None
+    if not path.is_absolute():
+        raise ValueError(
+            f"'{path}' is relative; a service starts in another folder than you do, so begin it with /"
+        )
+    return path
+
+
+def _check_pattern(text: str) -> str:
+    pattern = Pattern.parse(text)
+    check_level_names(pattern)
+    return text
+
+
+def _one_or_many(value: object) -> object:
+    if not isinstance(value, str | list):
+        raise ValueError("must be a topic filter, or a list of them")
+    return [value] if isinstance(value, str) else value
+
+
+def _web_or_off(value: object) -> object:
+    if value == "off":
+        return None
+    if value is None or isinstance(value, str):
+        raise ValueError("must be {listen: HOST:PORT} or off")
+    return value
+
+
+Name = Annotated[str, AfterValidator(_check_name)]
+HostPort = Annotated[
+    str,
+    AfterValidator(_check_host_port),
+    WithJsonSchema({"type": "string", "pattern": ":[0-9]{1,5}$", "examples": ["127.0.0.1:1883"]}),
+]
+TopicFilters = Annotated[
+    list[Annotated[str, AfterValidator(_check_pattern)]],
+    Field(min_length=1),
+    BeforeValidator(_one_or_many),
+    WithJsonSchema(
+        {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]}
+    ),
+]
+
+
+class _Section(BaseModel):
+    # An error repeats its input unless told not to, and an input may hold a password.
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, hide_input_in_errors=True, validate_by_name=True
+    )
+
+
+class Listener(_Section):
+    """Where devices connect."""
+
+    mqtt: Annotated[HostPort, Field(description="HOST:PORT for MQTT without TLS")]
+    anonymous: Annotated[bool, Field(description="let everyone in who can reach it")] = False
+
+    @property
+    def host(self) -> str:
+        """The host alone, without the brackets of IPv6."""
+        return split_host_port(self.mqtt)[0]
+
+    @property
+    def port(self) -> int:
+        """The port alone."""
+        return split_host_port(self.mqtt)[1]
+
+    @model_validator(mode="after")
+    def _guarded(self) -> Listener:
+        if not self.anonymous and not is_loopback(self.host):
+            raise ValueError(
+                f"{self.mqtt} can be reached from outside and there are no access rules yet; "
+                f"write {{mqtt: {self.mqtt}, anonymous: true}} if everyone there may publish"
+            )
+        return self
+
+
+class Store(_Section):
+    """Where messages lie until the cloud has them."""
+
+    path: Annotated[Path, AfterValidator(_check_store_path), Field(default_factory=default_store_path)]
+    max_bytes: Annotated[Size, Field(ge=1 << 20, description="all that may lie on the disk")] = 1 << 30
+
+
+class SinkEntry(_Section):
+    """One far end: exactly one kind, with its options."""
+
+    amqp: AmqpOptions | None = None
+    zeromq: ZeromqOptions | None = None
+    memory: MemoryOptions | None = None
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> SinkEntry:
+        if len(self.model_fields_set) != 1:
+            raise ValueError(f"needs exactly one of {', '.join(OPTIONS)}")
+        return self
+
+    @property
+    def kind(self) -> str:
+        """`amqp`, `zeromq`, …: a key of `bridge.sinks.options.OPTIONS`."""
+        return next(iter(self.model_fields_set))
+
+    @property
+    def options(self) -> SinkOptions:
+        """The options of that kind."""
+        options = self.amqp or self.zeromq or self.memory
+        assert options is not None
+        return options
+
+
+class Batch(_Section):
+    """When a batch is sent: whatever comes first."""
+
+    messages: Annotated[int, Field(ge=1, le=100_000)] = _BATCH.messages
+    bytes: Annotated[Size, Field(ge=1, le=1 << 28)] = _BATCH.bytes
+    wait: Annotated[Duration, Field(le=3600, description="how long a batch may wait for more")] = (
+        _BATCH.wait_s
+    )
+
+
+class Route(_Section):
+    """Which messages go to which sink. Its name is also the name of its cursor on the disk."""
+
+    from_: Annotated[TopicFilters, Field(alias="from", description="topic filters; {name} names a level")]
+    to: Annotated[str, Field(description="the name of a sink")]
+    address: Annotated[str, Field(description="queue, routing key or free text, as a template")] = "{topic}"
+    batch: Annotated[Batch, Field(default_factory=Batch)]
+    max_age: Annotated[Duration | None, Field(description="older messages are not sent any more")] = None
+    when_full: WhenFull = "refuse"
+
+
+class Web(_Section):
+    """Status, metrics and probes over HTTP."""
+
+    listen: HostPort = "127.0.0.1:8080"
+
+    @property
+    def host(self) -> str:
+        """The host alone, without the brackets of IPv6."""
+        return split_host_port(self.listen)[0]
+
+    @property
+    def port(self) -> int:
+        """The port alone."""
+        return split_host_port(self.listen)[1]
+
+
+class LimitsEntry(_Section):
+    """What one device, or all of them, may cost."""
+
+    packet_bytes: Annotated[Size, Field(ge=1024, le=268_435_455)] = _LIMITS.packet_bytes_max
+    connections: Annotated[int, Field(ge=1)] = _LIMITS.connections_max
+    keep_alive: Annotated[Duration, Field(ge=1, le=65_535)] = float(_LIMITS.keep_alive_max_s)
+    receive_maximum: Annotated[int, Field(ge=1, le=65_535)] = _LIMITS.receive_maximum
+    topic_alias_maximum: Annotated[int, Field(ge=0, le=65_535)] = _LIMITS.topic_alias_maximum
+    session_messages: Annotated[int, Field(ge=1)] = _LIMITS.session_messages_max
+    session_expiry: Annotated[Duration, Field(ge=1)] = float(_LIMITS.session_expiry_max_s)
+    subscriptions: Annotated[int, Field(ge=1)] = _LIMITS.subscriptions_max
+
+
+class Config(_Section):
+    """The whole configuration. Made by `load` or `default_config`; never changes."""
+
+    version: Literal[1]
+    gateway: Annotated[
+        str,
+        AfterValidator(_check_gateway),
+        Field(default_factory=default_gateway, description="the name of this box; default: its machine-id"),
+    ]
+    listeners: Annotated[
+        list[Listener],
+        Field(min_length=1, default_factory=lambda: [Listener(mqtt="127.0.0.1:1883")]),
+    ]
+    store: Annotated[Store, Field(default_factory=Store)]
+    sinks: Annotated[dict[Name, SinkEntry], Field(default_factory=dict)]
+    routes: Annotated[dict[Name, Route], Field(default_factory=dict)]
+    web: Annotated[Web | None, BeforeValidator(_web_or_off), Field(default_factory=Web)]
+    limits: Annotated[LimitsEntry, Field(default_factory=LimitsEntry)]
+
+    _secrets: frozenset[DocumentPath] = PrivateAttr(default=frozenset())
+
+    @property
+    def broker_limits(self) -> Limits:
+        """The limits as the broker takes them; what no key names keeps its default."""
+        return Limits(
+            packet_bytes_max=self.limits.packet_bytes,
+            connections_max=self.limits.connections,
+            keep_alive_max_s=int(self.limits.keep_alive),
+            receive_maximum=self.limits.receive_maximum,
+            topic_alias_maximum=self.limits.topic_alias_maximum,
+            session_messages_max=self.limits.session_messages,
+            session_expiry_max_s=int(self.limits.session_expiry),
+            subscriptions_max=self.limits.subscriptions,
+        )
+
+    def keep_secret(self, paths: frozenset[DocumentPath]) -> None:
+        """Remember which values `describe` must not show."""
+        self._secrets = paths
+
+    def describe(self) -> dict[str, Any]:
+        """Return every value as it is in force, as one would write it, with secrets as `***`."""
+        described = self.model_dump(mode="json", by_alias=True, exclude_none=True)
+        described["sinks"] = {
+            name: {entry.kind: described["sinks"][name][entry.kind]} for name, entry in self.sinks.items()
+        }
+        described.setdefault("web", "off")
+        masked: dict[str, Any] = _mask_urls(described)
+        for path in self._secrets:
+            _mask_at(masked, path)
+        return masked
+
+    def __repr__(self) -> str:
+        # pydantic would print every value, and one of them may be a password.
+        return f"Config(gateway={self.gateway!r}, sinks={list(self.sinks)}, routes={list(self.routes)})"
+
+    __str__ = __repr__
+
+
+def default_config() -> Config:
+    """What runs with no file at all: everything to one receiver on this machine."""
+    return Config.model_validate(DEFAULT)
+
+
+DEFAULT: Final[dict[str, Any]] = {
+    "version": 1,
+    "sinks": {"local": {"zeromq": {"bind": "tcp://127.0.0.1:5556"}}},
+    "routes": {"default": {"from": "#", "to": "local"}},
+}
+
+
+def _mask_urls(value: Any) -> Any:
+    """The same with passwords in URLs masked everywhere; it goes no deeper than the model does."""
+    if isinstance(value, str):
+        return MASK if value == _PYDANTIC_MASK else mask_url(value)
+    if isinstance(value, dict):
+        return {key: _mask_urls(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_mask_urls(inner) for inner in value]
+    return value
+
+
+def _mask_at(value: Any, path: DocumentPath) -> None:
+    try:
+        for step in path[:-1]:
+            value = value[step]
+        value[path[-1]]  # only what is there is masked
+        value[path[-1]] = MASK
+    except (IndexError, KeyError, TypeError):
+        return  # a text that became a list of one, say: it was masked as a whole

@@ -1,0 +1,119 @@
+"""The routes of a configuration: what they say about the rest, and the rules they become.
+
+A route names its sink and uses the levels that its filters name. Both can only be
+checked with the rest of the document at hand. `check_routes` does so on plain values,
+before and independent of the model, so that one mistake elsewhere does not hide these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from bridge.config.model import Config, is_loopback, split_host_port
+from bridge.config.problem import Path
+from bridge.policy.batch import BatchLimits
+from bridge.policy.route import Route, compile_address
+from bridge.policy.spelling import did_you_mean
+from bridge.policy.template import TemplateError
+from bridge.sinks.options import MemoryOptions
+from bridge.topic import Pattern
+
+__all__ = ["build_routes", "check_routes", "warnings"]
+
+
+def build_routes(config: Config) -> list[Route]:
+    """Return the routes as rules, in the order of the file.
+
+    Raises ValueError for an address that `check_routes` would have found.
+    """
+    return [
+        Route(
+            name,
+            [Pattern.parse(text) for text in route.from_],
+            route.to,
+            route.address,
+            gateway=config.gateway,
+            batch=BatchLimits(
+                messages=route.batch.messages, bytes=route.batch.bytes, wait_s=route.batch.wait
+            ),
+            max_age_s=route.max_age,
+            when_full=route.when_full,
+        )
+        for name, route in config.routes.items()
+    ]
+
+
+def check_routes(data: Any) -> Iterator[tuple[Path, str, int]]:
+    """Yield (path, what is wrong, column within the value) for what routes get wrong about the rest.
+
+    `data` may be anything at all: what is not of the right type is the model's business.
+    """
+    if not isinstance(data, dict):
+        return
+    sinks = data.get("sinks", {})
+    routes = data.get("routes", {})
+    if not isinstance(routes, dict):
+        return
+    for name, route in routes.items():
+        if not isinstance(route, dict):
+            continue
+        path: Path = ("routes", name)
+        sink = route.get("to")
+        if isinstance(sink, str) and isinstance(sinks, dict) and sink not in sinks:
+            yield (*path, "to"), _no_such_sink(sink, list(sinks)), 0
+        patterns = _patterns(route.get("from"))
+        address = route.get("address")
+        if patterns and isinstance(address, str):
+            try:
+                compile_address(address, patterns)
+            except TemplateError as wrong:
+                yield (*path, "address"), str(wrong), wrong.column
+            except ValueError:
+                pass  # a bad level name, which the model reports where it stands
+    yield from _check_listeners(data.get("listeners"))
+
+
+def _no_such_sink(sink: str, sinks: list[str]) -> str:
+    if not sinks:
+        return f"there is no sink {sink[:64]!r}; the file has no sinks"
+    return f"there is no sink {sink[:64]!r}; there are {', '.join(sinks[:20])}{did_you_mean(sink, sinks)}"
+
+
+def _patterns(filters: Any) -> list[Pattern]:
+    """The filters that can be parsed; none if one of them cannot, since names depend on all."""
+    texts = [filters] if isinstance(filters, str) else filters
+    if not isinstance(texts, list):
+        return []
+    try:
+        return [Pattern.parse(text) for text in texts if isinstance(text, str)]
+    except ValueError:
+        return []
+
+
+def _check_listeners(listeners: Any) -> Iterator[tuple[Path, str, int]]:
+    seen: set[str] = set()
+    for index, listener in enumerate(listeners if isinstance(listeners, list) else []):
+        address = listener.get("mqtt") if isinstance(listener, dict) else None
+        if isinstance(address, str):
+            if address in seen:
+                yield ("listeners", index, "mqtt"), f"{address} stands twice", 0
+            seen.add(address)
+
+
+def warnings(config: Config) -> list[str]:
+    """Return what is allowed and probably not meant, one sentence each."""
+    found = []
+    if not config.routes:
+        found.append("there are no routes: what devices publish reaches other devices, and no cloud")
+    used = {route.to for route in config.routes.values()}
+    found += [f"sinks.{name}: no route leads there" for name in config.sinks if name not in used]
+    for name, route in config.routes.items():
+        entry = config.sinks.get(route.to)
+        if entry is not None and isinstance(entry.options, MemoryOptions):
+            found.append(f"routes.{name}: loses messages, because the sink {route.to!r} is only memory")
+        if route.when_full != "refuse":
+            found.append(f"routes.{name}: may lose messages when the store is full ({route.when_full})")
+    if config.web is not None and not is_loopback(split_host_port(config.web.listen)[0]):
+        found.append(f"web.listen: everyone who can reach {config.web.listen} can read the status")
+    return found
