@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from bridge.errors import MalformedPacket, StoreError
 from bridge.mqtt.connection import Connection
@@ -80,9 +80,9 @@ class Link(asyncio.Protocol):
     # ---- the socket ----------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
         limits = self.broker.limits
-        self._transport = transport
+        # uvloop's transports are none of asyncio's classes, though they do all the same things.
+        self._transport = transport = cast(asyncio.Transport, transport)
         self.peer = str(transport.get_extra_info("peername") or "")
         self.connection = Connection(
             self.broker.now(), limits.packet_bytes_max, connect_wait_s=limits.connect_wait_s

@@ -88,6 +88,7 @@ class Forwarder:
         self._window = Window(self._position)
         self._in_flight: deque[_Sent] = deque()
         self._batch: Batch[Entry] = Batch(route.batch)  # read and wanted, not yet sent
+        self._stopping = False
         self._news = asyncio.Event()
         committer.after_commit(self._news.set)
 
@@ -122,10 +123,15 @@ class Forwarder:
 
     # ---- motion --------------------------------------------------------------------
 
+    def stop(self) -> None:
+        """Send nothing more; `run` ends when what is under way has come back."""
+        self._stopping = True
+        self._news.set()
+
     async def run(self) -> None:
-        """Forward until cancelled; ends with the cursor saved."""
+        """Forward until stopped or cancelled; ends with the cursor saved."""
         try:
-            while True:
+            while not self._stopping:
                 turn = await self.keeper.wait_up()
                 try:
                     await self._forward()
@@ -137,7 +143,7 @@ class Forwarder:
             self._save()
 
     async def _forward(self) -> None:
-        while True:
+        while self._in_flight or not self._stopping:
             self._news.clear()
             due_in_s = self._fill()
             if self._in_flight and self._in_flight[0].task.done():
@@ -152,7 +158,7 @@ class Forwarder:
         """Read and send what may be sent now; return in how many seconds a started batch is due."""
         batch, limits = self._batch, self.route.batch
         now_s = time.monotonic()
-        while len(self._in_flight) < BATCHES_IN_FLIGHT:
+        while len(self._in_flight) < BATCHES_IN_FLIGHT and not self._stopping:
             if not batch.full:
                 position = max(self._position, self.cursor.position)
                 room = limits.bytes - batch.body_bytes

@@ -18,6 +18,12 @@ and no reader has seen it. Its file is never trusted again: the next commit
 begins a new segment at `durable`, and what lies in the old one beyond that point
 does not count. Its sequence numbers are not used again either.
 
+Neither positions nor sequence numbers come back after damage. Where the end of
+the log is lost (a torn tail, the last record or the newest segment rotten, a copy
+from yesterday put back), it goes on behind the place that it had once reached:
+the far end knows the lost messages by their numbers, and would take new ones
+with the same numbers for repetitions.
+
 The newest entries stay decoded in memory, so a reader that has caught up reads
 no disk. Everything else is read as it is needed: memory does not grow with the
 backlog.
@@ -25,6 +31,7 @@ backlog.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
@@ -34,7 +41,7 @@ from typing import Final
 
 from bridge.errors import StoreFailed, StoreFull
 from bridge.message import Message
-from bridge.store.cursor import Cursor
+from bridge.store.cursor import CURSOR_BYTES, Cursor, read_slots
 from bridge.store.files import OS_FILES, Files
 from bridge.store.recent import Recent
 from bridge.store.record import HEADER_BYTES as RECORD_BYTES
@@ -50,6 +57,7 @@ SEGMENT_BYTES_MAX: Final = 16 * 1024 * 1024
 SEGMENT_BYTES_MIN: Final = 64 * 1024
 NOTE_BYTES_MAX: Final = 16 * 1024
 _OPEN_SEGMENTS_MAX: Final = 16
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Batch:
@@ -61,7 +69,7 @@ class Batch:
         self.entries: list[Entry] = []
         self.new_segments: list[Segment] = []
         self.end = 0
-        self.error: OSError | None = None
+        self.tried = False  # whether anything of it may have reached the disk
 
 
 class Log:
@@ -87,6 +95,7 @@ class Log:
         self._next_sequence = 1
         self._active: Segment | None = None  # None: the next commit begins a new one
         self._active_end = 0  # where its preallocated room stops
+        self._records_end = 0  # where the newest segment's records stop; before `durable` after damage
         self._pending: list[Message] = []
         self._notes: dict[int, bytes] = {}
         self._reserved = 0
@@ -114,71 +123,103 @@ class Log:
         anything is written; OSError as it comes.
         """
         self = cls(folder, max_bytes, segment_bytes, files, damaged_folder or folder + "-damaged")
-        names = [name for name in files.names(folder) if name.endswith(".seg") and name[:-4].isdigit()]
-        headers = []
-        for name in names:
-            path = os.path.join(folder, name)
-            fd = files.open(path)
-            headers.append((path, fd, read_header(files.read(fd, HEADER_BYTES, 0), path), files.size(fd)))
+        headers, reached = self.check(folder, files)
         files.make_folder(folder)
-        for path, fd, header, size in headers:
-            files.close(fd)
-            if header is None:
-                self._set_aside(path, size)
+        files.make_folder(os.path.join(folder, "cursors"))
+        for name, (header, size) in headers.items():
+            newest = self._segments[-1].header if self._segments else None
+            if header is None or (newest is not None and header.sequence < newest.sequence):
+                # Without a header, or left by a commit that failed: the sequence
+                # numbers of such a commit are skipped, so whatever was written in
+                # its place begins with a higher one.
+                if self._set_aside(name, size) and header is None:
+                    reached = max(reached, int(name[:-4]) + size)
             else:
-                self._segments.append(Segment(files, path, header))
+                self._segments.append(Segment(files, os.path.join(folder, name), header))
         self._bases = [segment.base for segment in self._segments]
         if self._segments:
-            self._recover_newest()
+            reached = max(reached, self._recover_newest())
         else:
             self.epoch = int.from_bytes(os.urandom(4), "little")
+        if reached > self.durable:
+            self._next_sequence += (reached - self.durable) // RECORD_BYTES + 1
+            self.durable = reached
+            self._active = None
+        # What a killed process wrote and did not sync is in the log from now on:
+        # readers see it, and the next commit may go to the same file. So its bytes
+        # and its name have to be as safe as everything else before `durable`.
+        if self._segments:
+            files.sync(self._segments[-1].fd)
+        files.sync_folder(folder)
         return self
 
-    def _set_aside(self, path: str, size: int) -> None:
-        """A file without a readable header: cut short at birth, or rotten in both copies."""
+    @staticmethod
+    def check(folder: str, files: Files = OS_FILES) -> tuple[dict[str, tuple[Header | None, int]], int]:
+        """What lies in the folder: the segments' headers and sizes, and the furthest cursor.
+
+        Writes nothing. Raises StoreFailed when any file is of a newer format.
+        """
+        headers = {}
+        for name in files.names(folder):
+            if name.endswith(".seg") and name[:-4].isdecimal():
+                data, size = _peek(files, os.path.join(folder, name), HEADER_BYTES)
+                header = read_header(data, os.path.join(folder, name))
+                if header is not None and name != file_name(header.base):
+                    header = None  # a copy somebody made: what it says is not about this place
+                headers[name] = (header, size)
+        reached = 0
+        cursors = os.path.join(folder, "cursors")
+        for name in files.names(cursors):
+            if name.endswith(".cur"):
+                path = os.path.join(cursors, name)
+                slot = read_slots(_peek(files, path, CURSOR_BYTES)[0], path)
+                reached = max(reached, slot[0] if slot else 0)
+        return headers, reached
+
+    def _set_aside(self, name: str, size: int) -> bool:
+        """Take away a file that is no segment of this log; return whether there was anything in it."""
+        path = os.path.join(self.folder, name)
         fd = self._files.open(path)
         empty = not self._files.read(fd, size, 0).strip(b"\0")
         self._files.close(fd)
-        if empty:
+        if empty:  # the power went before its header was written
             self._files.unlink(path)
-            return
+            return False
         self.damaged += 1
-        kept = os.path.join(self._damaged_folder, f"{self.name}-{os.path.basename(path)}")
+        kept = os.path.join(self._damaged_folder, f"{self.name}-{name}")
         self._files.make_folder(self._damaged_folder)
         self._files.rename(path, kept)
         log.error("segment unreadable log=%s bytes=%d kept=%s", self.name, size, kept)
+        return True
 
-    def _recover_newest(self) -> None:
+    def _recover_newest(self) -> int:
+        """Find where the log ends; return how far it once reached, torn bytes included."""
         newest = self._segments[-1]
         size = self._files.size(newest.fd)
         self.epoch = newest.header.epoch
         self._next_sequence = newest.header.sequence
-        end, clean = newest.first, True
+        self.durable = reached = newest.first
         for found in scan(newest, newest.base + size):
+            reached = found.end
             if isinstance(found, Damage):
-                clean = clean and not found.at_tail
                 self._keep_damage(newest, found)
             else:
-                end = found.end
+                self.durable = found.end
                 self._next_sequence = found.sequence + 1
-        self.durable = end
-        if clean:
-            self._active, self._active_end = newest, newest.base + size
-        # else: the next commit begins a new segment at `durable`, and the torn
-        # bytes behind that point never count again.
+        self._records_end = self.durable
+        self._active, self._active_end = newest, newest.base + size
+        return reached
 
     def _keep_damage(self, segment: Segment, damage: Damage) -> None:
         if damage.begin in self._skipped:
             return
         self._skipped.add(damage.begin)
         self.damaged += 1
-        data = segment.read(damage.begin, damage.end - damage.begin)
+        size = self._files.size(segment.fd)
+        data = segment.read(damage.begin, max(min(damage.end, segment.base + size) - damage.begin, 0))
         kept = os.path.join(self._damaged_folder, f"{self.name}-{damage.begin:020d}.bin")
         try:
-            self._files.make_folder(self._damaged_folder)
-            fd = self._files.open(kept, create=True)
-            self._files.write(fd, data, 0)
-            self._files.close(fd)
+            self._files.keep(kept, data)
         except OSError as error:  # no room for the copy: the original stays where it is
             kept = f"not ({error.strerror})"
         what = "torn tail cut" if damage.at_tail else "damage skipped"
@@ -195,6 +236,11 @@ class Log:
     def size(self) -> int:
         """Bytes of records kept, headers of segments included."""
         return self.durable - self.head
+
+    @property
+    def count(self) -> int:
+        """About how many messages are kept: a commit that failed leaves a gap in the sequence."""
+        return self._next_sequence - self._segments[0].header.sequence if self._segments else 0
 
     @property
     def dirty(self) -> bool:
@@ -241,13 +287,14 @@ class Log:
 
         Raises OSError; then nothing of the batch counts, whatever reached the disk.
         """
+        batch.tried = True
         position, sequence = self.durable, self._next_sequence
         segment, room_end = self._active, self._active_end
+        follows = self._records_end
         messages = batch.messages
         while messages:
             if segment is None:
-                segment, room_end = self._new_segment(position, sequence, messages[0])
-                batch.new_segments.append(segment)
+                segment, room_end = self._new_segment(batch, position, follows, sequence, messages[0])
                 position = segment.first
             data, entries = encode_all(
                 messages, batch.notes, position, sequence, segment.salt, room_end - position
@@ -256,7 +303,7 @@ class Log:
                 segment.write(position, data)
                 self._files.sync(segment.fd)
                 batch.entries += entries
-                position, sequence = entries[-1].end, entries[-1].sequence + 1
+                position, sequence = follows, _ = entries[-1].end, entries[-1].sequence + 1
                 messages = messages[len(entries) :]
                 if batch.notes:
                     done = len(entries)
@@ -269,8 +316,10 @@ class Log:
         batch.end = position
         self._active, self._active_end, self._next_sequence = segment, room_end, sequence
 
-    def _new_segment(self, base: int, sequence: int, message: Message) -> tuple[Segment, int]:
-        header = Header(int.from_bytes(os.urandom(4), "little"), base, sequence, self.epoch)
+    def _new_segment(
+        self, batch: Batch, base: int, follows: int, sequence: int, message: Message
+    ) -> tuple[Segment, int]:
+        header = Header(int.from_bytes(os.urandom(4), "little"), base, follows, sequence, self.epoch)
         path = os.path.join(self.folder, file_name(base))
         # A file of this name can only be one that a failed commit left: every byte
         # in it lies beyond `durable`.
@@ -279,7 +328,15 @@ class Log:
         left = self.max_bytes - (base - self.head)
         one = HEADER_BYTES + len(encode_all([message], {}, 0, sequence, 0, 1 << 40)[0]) + NOTE_BYTES_MAX
         size = max(min(self.segment_bytes, left), one)
-        segment = Segment(self._files, path, header, self._files.create(path, size))
+        while True:
+            try:
+                segment = Segment(self._files, path, header, self._files.create(path, size))
+                break
+            except OSError as error:
+                if error.errno not in _FULL or size == one:
+                    raise
+                size = max(size // 2, one)  # a disk nearly full takes smaller steps
+        batch.new_segments.append(segment)
         segment.write(base, header.encode())
         return segment, base + size
 
@@ -291,19 +348,27 @@ class Log:
             self._segments.append(segment)
             self._bases.append(segment.base)
         self.appended += len(batch.entries)
-        self.durable = batch.end
+        self.durable = self._records_end = batch.end
         self._recent.add(batch.entries)
 
     def fail(self, batch: Batch, error: OSError) -> None:
         """The batch is lost, and its files with it; `fault` says why until a commit succeeds."""
-        for segment in batch.new_segments:
-            segment.close()
-            self._files.unlink(segment.path)
         self._under_way = 0
+        why = f"{error.strerror or error} in {self.folder}"
+        self.fault = StoreFull(why) if error.errno in _FULL else StoreFailed(why)
+        if not batch.tried:
+            return
         self._active = None
         self._next_sequence += len(batch.messages)
-        why = f"{error.strerror or error} in {self.folder}"
-        self.fault = StoreFull(why) if error.errno in (errno.ENOSPC, errno.EDQUOT) else StoreFailed(why)
+        # Best effort, for the room: recovery does not rest on it.
+        for segment in batch.new_segments:
+            with contextlib.suppress(OSError):
+                segment.close()
+                self._files.unlink(segment.path)
+        if self._segments and self._records_end == self.durable:
+            newest = self._segments[-1]
+            with contextlib.suppress(OSError):
+                self._files.truncate(newest.fd, self.durable - newest.base)
 
     # ---- reading -------------------------------------------------------------------
 
@@ -314,6 +379,9 @@ class Log:
         counted; a position before `head` reads from `head`. Go on from the last
         entry's `end`.
         """
+        if messages_max < 1:
+            return []
+        position = max(position, self.head)
         while position < self.durable:
             if entries := self._recent.read(position, messages_max, bytes_max):
                 return entries
@@ -326,10 +394,13 @@ class Log:
         """Entries from the files, and where to go on; no entries where there was only damage."""
         index = max(bisect_right(self._bases, position) - 1, 0)
         segment = self._segments[index]
-        limit = self._bases[index + 1] if index + 1 < len(self._bases) else self.durable
+        limit = self._records_end
+        beyond = self.durable
+        if index + 1 < len(self._segments):
+            limit, beyond = self._segments[index + 1].header.follows, self._bases[index + 1]
         position = max(position, segment.first)
         if position >= limit:
-            return [], limit
+            return [], beyond
         length = min(max(bytes_max, RECORD_BYTES), limit - position)
         while True:
             data = segment.read(position, length)
@@ -340,8 +411,9 @@ class Log:
         self._limit_open_files(segment)
         if entries:
             return entries, entries[-1].end
-        rest = segment.read(position, limit - position)
-        found = find_next(rest, 0, segment.salt)
+        size = self._files.size(segment.fd)  # less than `limit` asks for where a segment is missing
+        rest = segment.read(position, max(min(limit, segment.base + size) - position, 0))
+        found = find_next(rest, 0, position, segment.salt)
         end = limit if found is None else position + found
         self._keep_damage(segment, Damage(position, end, at_tail=False))
         return [], end
@@ -358,29 +430,27 @@ class Log:
     def cursor(self, name: str) -> Cursor:
         """The cursor of that name, from its file; a new one begins at `durable`.
 
-        One behind `head` starts at `head`, one beyond `durable` (the log was lost or
-        put back from an old copy) at `head` too: both are said in the log, and
-        messages may come twice.
+        One that cannot be read, or that stands outside of the log, starts at `head`,
+        because twice is better than never; so does the first cursor of a log that
+        holds messages, because somebody must have wanted them. Each is logged.
         """
         if name in self.cursors:
             return self.cursors[name]
         folder = os.path.join(self.folder, "cursors")
-        self._files.make_folder(folder)
         path = os.path.join(folder, name + ".cur")
+        known = [one for one in self._files.names(folder) if one.endswith(".cur")]
         cursor = Cursor(self._files, path, name)
         if not cursor.found:
-            # A file that is there but unreadable lost its value: begin at the oldest
-            # message, because twice is better than never.
-            known = self._files.size(cursor.fd) > 0
-            cursor.save(self.head if known else self.durable)
-            if known:
-                log.warning("cursor unreadable log=%s cursor=%s now=%d", self.name, name, self.head)
+            lost = bool(self._files.size(cursor.fd)) or (not known and self.head < self.durable)
+            cursor.begin(self.head if lost else self.durable)
+            if lost:
+                log.warning("cursor lost log=%s cursor=%s now=%d", self.name, name, self.head)
         elif not self.head <= cursor.position <= self.durable:
             log.warning(
                 "cursor out of range log=%s cursor=%s was=%d now=%d",
                 self.name, name, cursor.position, self.head,
             )  # fmt: skip
-            cursor.save(self.head)
+            cursor.begin(self.head)
         self.cursors[name] = cursor
         return cursor
 
@@ -389,21 +459,31 @@ class Log:
         if mark is None:
             mark = min((cursor.position for cursor in self.cursors.values()), default=self.durable)
         count = 0
-        while count < len(self._bases) - 1 and self._bases[count + 1] <= mark:
-            segment = self._segments[count]
+        while len(self._bases) > 1 and self._bases[1] <= mark:
+            segment = self._segments.pop(0)
+            del self._bases[0]
+            count += 1
             segment.close()
             self._files.unlink(segment.path)
-            count += 1
         if count:
-            del self._segments[:count], self._bases[:count]
             self._skipped = {begin for begin in self._skipped if begin >= self.head}
         return count
 
     def close(self) -> None:
         """Sync the cursors and let go of every file. What was not committed is gone."""
-        for cursor in self.cursors.values():
-            cursor.sync()
-            cursor.close()
-        self.cursors.clear()
-        for segment in self._segments:
-            segment.close()
+        with contextlib.ExitStack() as closing:
+            for segment in self._segments:
+                closing.callback(segment.close)
+            for cursor in self.cursors.values():
+                closing.callback(cursor.close)
+                closing.callback(cursor.sync)
+            self.cursors.clear()
+
+
+def _peek(files: Files, path: str, length: int) -> tuple[bytes, int]:
+    """The first bytes of a file, and its size."""
+    fd = files.open(path)
+    try:
+        return files.read(fd, length, 0), files.size(fd)
+    finally:
+        files.close(fd)

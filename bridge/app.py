@@ -1,0 +1,266 @@
+"""The house as a whole: started from the ground up, stopped from the roof down.
+
+    store → sinks and their keepers → forwarders → broker → listeners → web
+
+A stop goes the other way and keeps the promise to the end: nobody new is taken
+in, the last commit is made and its PUBACKs are sent, batches under way get a
+moment to be confirmed, the cursors are saved and synced.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime
+from typing import Final
+
+from bridge import __version__
+from bridge.broker.broker import Broker
+from bridge.broker.listener import Listener
+from bridge.config.model import Config
+from bridge.config.routes import build_routes
+from bridge.errors import ConfigError
+from bridge.forward.forwarder import Forwarder
+from bridge.forward.keeper import Keeper
+from bridge.forward.room import Room
+from bridge.observe import notify
+from bridge.observe.status import MqttStatus, RouteStatus, SinkStatus, Status, StoreStatus
+from bridge.sinks import create, describe
+from bridge.store import Spool
+
+__all__ = ["Gateway", "run"]
+
+log = logging.getLogger(__name__)
+
+DRAIN_WAIT_S: Final = 2.0  # what batches under way get at a stop; the whole stop stays under 5 s
+RESTART_WAIT_S: Final = 5.0
+
+
+class Gateway:
+    """One running gateway. `start` and `stop` belong to one event loop."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._stack = AsyncExitStack()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._started_ns = time.time_ns()
+        self._started = time.monotonic()
+        self.listeners: list[Listener] = []
+        self.keepers: dict[str, Keeper] = {}
+        self.forwarders: list[Forwarder] = []
+
+    async def start(self) -> None:
+        """Afterwards devices can connect. Raises ConfigError or StoreError, with everything undone."""
+        config = self.config
+        async with AsyncExitStack() as stack:
+            self.spool = Spool.open(str(config.store.path), config.store.max_bytes)
+            stack.push_async_callback(self.spool.close)
+            stack.push_async_callback(self._stop_tasks)
+            for name, sink in config.sinks.items():
+                self.keepers[name] = Keeper(create(sink.kind, name, sink.options, config.gateway))
+            routes = build_routes(config)
+            self.forwarders = [
+                Forwarder(
+                    route,
+                    self.keepers[route.sink],
+                    self.spool.uplink,
+                    self.spool.dead,
+                    self.spool.committer,
+                    config.gateway,
+                )
+                for route in routes
+            ]
+            room = Room(self.spool.uplink, self.forwarders)
+            self.broker = Broker(self.spool, routes, room.make, config.broker_limits)
+            stack.push_async_callback(self.broker.stop)
+            for model in config.listeners:
+                listener = Listener(self.broker, model.host, model.port)
+                await listener.start()
+                stack.push_async_callback(listener.stop)
+                self.listeners.append(listener)
+            if config.web is not None:
+                await self._start_web(stack, config.web.host, config.web.port)
+            for name, keeper in self.keepers.items():
+                self._last(f"sink {name}", keeper.run)
+            for forwarder in self.forwarders:
+                self._last(f"route {forwarder.route.name}", forwarder.run)
+                self._tasks.append(asyncio.create_task(forwarder.count_backlog()))
+            self._last("broker", self.broker.run)
+            if interval_s := notify.watchdog_interval_s():
+                self._last("watchdog", lambda: _beat(interval_s))
+            self._stack = stack.pop_all()
+        notify.ready()
+
+    async def stop(self) -> None:
+        """Afterwards all is saved and closed. Takes less than 5 s."""
+        notify.stopping()
+        await self._stack.aclose()
+
+    async def _start_web(self, stack: AsyncExitStack, host: str, port: int) -> None:
+        from bridge.web.app import create_app
+        from bridge.web.server import WebServer
+
+        server = WebServer(create_app(self.status))
+        try:
+            await server.start(host, port)
+        except OSError as error:
+            raise ConfigError(
+                f"web port {port} on {host} cannot be used: {error.strerror or error}; "
+                "choose another with --web HOST:PORT, or --web off"
+            ) from None
+        stack.push_async_callback(server.stop)
+
+    # ---- tasks ---------------------------------------------------------------------
+
+    def _last(self, what: str, work: Callable[[], Awaitable[None]]) -> None:
+        self._tasks.append(asyncio.create_task(self._keep_going(what, work), name=what))
+
+    async def _keep_going(self, what: str, work: Callable[[], Awaitable[None]]) -> None:
+        """Run `work` for as long as the house stands. A mistake of ours in one room closes no other."""
+        while True:
+            try:
+                await work()
+                return
+            except ConfigError as error:
+                if not self.failed.done():
+                    self.failed.set_exception(error)
+                return
+            except Exception:
+                log.exception("task failed task=%s; it starts again in %d s", what, RESTART_WAIT_S)
+                await asyncio.sleep(RESTART_WAIT_S)
+
+    async def _stop_tasks(self) -> None:
+        for forwarder in self.forwarders:
+            forwarder.stop()
+        routes = [task for task in self._tasks if task.get_name().startswith("route ")]
+        if routes and any(keeper.up for keeper in self.keepers.values()):
+            await asyncio.wait(routes, timeout=DRAIN_WAIT_S)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    # ---- what the operator sees ----------------------------------------------------
+
+    def status(self) -> Status:
+        """One snapshot of everything; waits for nothing."""
+        reasons = self._reasons()
+        inlet, delivery, spool = self.broker.inlet, self.broker.delivery, self.spool
+        fault = spool.committer.fault
+        full = not spool.uplink.has_room(64 * 1024)
+        return Status(
+            gateway=self.config.gateway,
+            version=__version__,
+            started_at=_rfc3339(self._started_ns),
+            uptime_s=round(time.monotonic() - self._started, 3),
+            ready=not reasons,
+            reasons=reasons,
+            mqtt=MqttStatus(
+                listeners=[listener.address for listener in self.listeners],
+                connections=len(self.broker.links),
+                sessions=len(self.broker.subscribers),
+                subscriptions=len(self.broker.subscriptions),
+                received=inlet.received,
+                acknowledged=inlet.acknowledged,
+                unrouted=inlet.unrouted,
+                refused=inlet.refused,
+                delivered=delivery.delivered,
+                dropped=inlet.dropped + delivery.dropped,
+                retained=len(self.broker.retained),
+            ),
+            store=StoreStatus(
+                path=spool.path,
+                state="failed" if fault is not None else "full" if full else "ok",
+                reason=str(fault or ("no room in the uplink" if full else "")),
+                bytes=spool.size,
+                max_bytes=spool.max_bytes,
+                appended=spool.uplink.appended + spool.downlink.appended,
+                commits=spool.committer.commits,
+                commit_ms=round(spool.committer.commit_s * 1000, 3),
+                damaged=spool.damaged,
+            ),
+            sinks={name: self._sink_status(name) for name in self.keepers},
+            routes={forwarder.route.name: self._route_status(forwarder) for forwarder in self.forwarders},
+            dead_letters=spool.dead.count,
+        )
+
+    def _reasons(self) -> list[str]:
+        """Why messages cannot be taken safely now; a far end that is away is no such reason."""
+        if self.spool.committer.fault is not None:
+            return [f"store: {self.spool.committer.fault}"]
+        return []
+
+    def _sink_status(self, name: str) -> SinkStatus:
+        keeper, options = self.keepers[name], self.config.sinks[name].options
+        return SinkStatus(
+            kind=self.config.sinks[name].kind,
+            address=describe(options),
+            state="up" if keeper.up else "down",
+            since=_rfc3339(keeper.since_ns),
+            reason=keeper.reason,
+        )
+
+    def _route_status(self, forwarder: Forwarder) -> RouteStatus:
+        name = forwarder.route.name
+        taken = self.broker.inlet.taken(name)
+        oldest_ns = forwarder.oldest_ns()
+        return RouteStatus(
+            sink=forwarder.route.sink,
+            backlog_messages=max(0, (forwarder.waiting_at_start or 0) + taken - forwarder.left),
+            backlog_bytes=max(0, self.spool.uplink.durable - forwarder.cursor.position),
+            oldest_age_s=round(max(0, time.time_ns() - oldest_ns) / 1e9, 3) if oldest_ns else 0.0,
+            delivered=forwarder.delivered,
+            refused=forwarder.refused,
+            expired=forwarder.expired,
+            lost=forwarder.lost + self.broker.inlet.lost(name),
+        )
+
+
+def run(config: Config, started: Callable[[Gateway], None] = lambda gateway: None) -> int:
+    """Run a gateway until SIGTERM or SIGINT; return the exit code.
+
+    `started` is called once devices can connect. Raises ConfigError and StoreError
+    when it cannot start, and ConfigError when a sink finds out later.
+    """
+    with contextlib.suppress(ImportError):
+        import uvloop
+
+        return uvloop.run(_run(config, started))
+    return asyncio.run(_run(config, started))
+
+
+async def _run(config: Config, started: Callable[[Gateway], None]) -> int:
+    gateway = Gateway(config)
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    await gateway.start()
+    try:
+        started(gateway)
+        waiting = asyncio.ensure_future(stop.wait())
+        await asyncio.wait((waiting, gateway.failed), return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+        log.info("stopping")
+    finally:
+        await gateway.stop()
+    if gateway.failed.done():
+        gateway.failed.result()
+    return 0
+
+
+async def _beat(interval_s: float) -> None:
+    while True:
+        notify.watchdog()
+        await asyncio.sleep(interval_s)
+
+
+def _rfc3339(ns: int) -> str:
+    return datetime.fromtimestamp(ns / 1e9, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
