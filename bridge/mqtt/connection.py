@@ -215,7 +215,7 @@ class Connection:
             if packet.properties.server_reference is not None:
                 raise MalformedPacket("DISCONNECT from a client names a server", ReasonCode.PROTOCOL_ERROR)
             if packet.properties.session_expiry_interval_s and not self._session_expires:
-                # [MQTT-3.14.2-2] and section 3.14.2.2.2
+                # v5 section 3.14.2.2.2
                 raise MalformedPacket("DISCONNECT makes a session last", ReasonCode.PROTOCOL_ERROR)
         return packet
 

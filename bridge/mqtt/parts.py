@@ -24,7 +24,6 @@ __all__ = [
     "reason_and_properties",
 ]
 
-_PROTOCOL_ERROR: Final = ReasonCode.PROTOCOL_ERROR
 # The flags of the first byte [MQTT-2.1.3-1]; PUBLISH checks its own.
 FLAGS: Final = {packet: 2 if packet in (P.PUBREL, P.SUBSCRIBE, P.UNSUBSCRIBE) else 0 for packet in P}
 
@@ -37,7 +36,7 @@ def read_packet_id(data: bytes, at: int, end: int) -> tuple[int, int]:
     packet_id, at = read_u16(data, at, end)
     if packet_id == 0:
         # v5 [MQTT-2.2.1-3], v3 [MQTT-2.3.1-1]
-        raise MalformedPacket("a packet identifier is 0", _PROTOCOL_ERROR)
+        raise MalformedPacket("a packet identifier is 0", ReasonCode.PROTOCOL_ERROR)
     return packet_id, at
 
 
@@ -45,7 +44,9 @@ def read_reason(packet: P, known: frozenset[int], data: bytes, at: int, end: int
     if at >= end:
         raise MalformedPacket(f"{packet.name} ends before its reason code")
     if data[at] not in known:
-        raise MalformedPacket(f"{packet.name} with the reason code 0x{data[at]:02x}", _PROTOCOL_ERROR)
+        raise MalformedPacket(
+            f"{packet.name} with the reason code 0x{data[at]:02x}", ReasonCode.PROTOCOL_ERROR
+        )
     return data[at], at + 1
 
 

@@ -244,7 +244,7 @@ class Session:
         return packets, [token for token in settled if token != NO_TOKEN]
 
     def _packet_id(self) -> int:
-        """One that is not in use [MQTT-2.2.1-3]. The window is smaller than their number, so there is one."""
+        """One that is not in use [MQTT-2.2.1-4]. The window is smaller than their number, so there is one."""
         packet_id = self._next_packet_id
         while packet_id in self.in_flight:
             packet_id = packet_id % PACKET_ID_MAX + 1
@@ -366,7 +366,7 @@ class Session:
 
     def will_due_at(self) -> float | None:
         """When to publish the will: after its delay or when the session ends, whichever is first
-        [MQTT-3.1.3-9]. None without a will or while connected."""
+        (v5 section 3.1.3.2.2). None without a will or while connected."""
         if self._disconnected_at is None or self.will is None:
             return None
         properties = self.will.properties

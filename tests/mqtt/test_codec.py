@@ -6,11 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.errors import MalformedPacket
-from bridge.message import Properties
-from bridge.mqtt import publish
-from bridge.mqtt.codec import MalformedConnect, decode, encode, encode_pubacks, imprint
-from bridge.mqtt.packet import Connack, Puback, Pubcomp, Publish, Pubrec, Pubrel, Suback
-from tests.mqtt.strategies import publishes, versioned
+from bridge.mqtt.codec import decode, encode
+from bridge.mqtt.packet import Suback
+from tests.mqtt.strategies import versioned
 from tests.mqtt.vectors import BYTES, HOSTILE
 
 
@@ -73,23 +71,6 @@ def test_one_changed_byte_is_a_packet_or_more_or_malformed_and_nothing_else(pair
         decode(bytes(spoiled), version)
 
 
-@pytest.mark.parametrize(
-    ("spelled", "version"),
-    [
-        ("10 0c 0004 48545450 04 02 0000 0000", 0),  # not MQTT: say nothing
-        ("10 0c 0004 4d515454 06 02 0000 0000", 5),
-        ("10 0c 0004 4d515454 02 02 0000 0000", 4),
-        ("10 0c 0004 4d515454 84 02 0000 0000", 4),
-        ("10 0c 0004 4d515454 05 03 0000 0000", 5),
-        ("10 0c 0004 4d515454 04 03 0000 0000", 4),
-    ],
-)
-def test_a_refused_connect_knows_how_to_say_so(spelled, version):
-    with pytest.raises(MalformedConnect) as caught:
-        decode(bytes.fromhex(spelled), 0)
-    assert caught.value.version == version
-
-
 @pytest.mark.parametrize("spelled", ["6a 02 0001", "8a 06 0001 0001 61 00", "aa 05 0001 0001 61"])
 def test_mqtt_3_1_may_repeat_with_dup(spelled):
     assert decode(bytes.fromhex(spelled), 3) is not None
@@ -97,45 +78,3 @@ def test_mqtt_3_1_may_repeat_with_dup(spelled):
 
 def test_3_1_1_says_0x80_for_every_refusal_in_suback():
     assert encode(Suback(1, (1, 0x87, 0x97)), 4).hex() == "90050001018080"
-
-
-def test_3_1_1_loses_the_reason_of_a_puback():
-    assert encode(Puback(1, 0x87, Properties(reason_string="no")), 4).hex() == "40020001"
-
-
-def test_a_connack_without_a_word_in_3_1_1_is_not_written():
-    with pytest.raises(ValueError, match="close instead"):
-        encode(Connack(False, 0x81), 4)
-
-
-@pytest.mark.parametrize("kind", [Puback, Pubrec, Pubrel, Pubcomp])
-@pytest.mark.parametrize("version", [4, 5])
-def test_many_answers_are_the_single_ones_in_a_row(kind, version):
-    ids = [1, 7, 65_535]
-    assert encode_pubacks(kind, ids) == b"".join(encode(kind(packet_id), version) for packet_id in ids)
-
-
-@pytest.mark.parametrize("version", [4, 5])
-@given(data=st.data())
-def test_an_imprint_is_the_publish_it_stands_for(version, data):
-    packet = data.draw(publishes(version))
-    made = imprint(packet.topic, packet.payload, packet.properties, version)
-    assert made.bytes(packet.qos, packet.retain, packet.dup, packet.packet_id) == encode(packet, version)
-
-
-def test_the_topic_caches_are_bounded(monkeypatch):
-    monkeypatch.setattr(publish, "TOPICS_MAX", 50)
-    for nth in range(200):
-        packet = Publish(f"invented/{nth}", b"")
-        assert decode(encode(packet, 4), 4) == (packet, 14 + len(str(nth)) - 1)
-        assert len(publish.TOPICS) <= 16_384
-    publish.TOPICS.clear()
-    for nth in range(200):
-        decode(encode(Publish(f"invented/{nth}", b""), 4), 4)
-        assert len(publish.TOPICS) <= 50
-
-
-def test_a_long_topic_is_not_cached():
-    packet = Publish("x" * 256, b"")
-    assert decode(encode(packet, 4), 4) is not None
-    assert b"x" * 256 not in publish.TOPICS
