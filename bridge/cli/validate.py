@@ -1,0 +1,49 @@
+"""`edgespool validate`: every mistake with its place, or what the file amounts to.
+
+Nothing is opened: no port, no spool, no far end. What can be known without them
+includes whether the library of each sink is installed.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Final
+
+from bridge.config.load import load
+from bridge.config.routes import warnings
+from bridge.errors import ConfigError
+from bridge.sinks.options import describe
+
+__all__ = ["validate_file"]
+
+# kind → the library it needs and the extra that brings it; the others are always there.
+LIBRARIES: Final = {"amqp": ("pika", "amqp")}
+
+
+def validate_file(path: Path) -> int:
+    """Print `ok` and a summary, or the mistakes on stderr; return the exit code."""
+    try:
+        config = load(path)
+        for name, sink in config.sinks.items():
+            library, extra = LIBRARIES.get(sink.kind, ("", ""))
+            if library and find_spec(library) is None:
+                raise ConfigError(
+                    f"{path} sinks.{name}: {library} is missing; pip install 'edgespool[{extra}]'"
+                )
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return ConfigError.EXIT_CODE
+    print(f"ok: {path}")
+    print(f"  gateway   {config.gateway}")
+    print(f"  listens   {', '.join(listener.mqtt for listener in config.listeners)}")
+    print(f"  spool     {config.store.path}")
+    for name, sink in config.sinks.items():
+        print(f"  sink      {name}: {describe(sink.options)}")
+    for name, route in config.routes.items():
+        print(f"  route     {name}: {', '.join(route.from_)} -> {route.to}, address {route.address}")
+    print(f"  status    {config.web.listen if config.web else 'off'}")
+    for warning in warnings(config):
+        print(f"  warning   {warning}")
+    return 0
