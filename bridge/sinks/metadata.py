@@ -1,0 +1,69 @@
+"""What goes with a payload: the names by which a far end reads them, and time as text.
+
+The names are those of the MQTT 5 specification and of `bridge.message`; what a
+message does not have is left out.
+"""
+
+from __future__ import annotations
+
+import time
+from functools import lru_cache
+
+import msgspec
+
+from bridge.message import Properties
+from bridge.sinks.base import Outgoing
+
+__all__ = ["Metadata", "metadata", "rfc3339"]
+
+_NONE = Properties()
+
+
+class Metadata(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """One message without its payload. `correlation_data` is base64 in JSON."""
+
+    id: str
+    topic: str
+    address: str
+    qos: int
+    retain: bool
+    received_at: str
+    publisher: str = ""
+    payload_format_indicator: int | None = None
+    message_expiry_interval_s: int | None = None
+    content_type: str | None = None
+    response_topic: str | None = None
+    correlation_data: bytes | None = None
+    user_properties: tuple[tuple[str, str], ...] = ()
+
+
+def metadata(outgoing: Outgoing) -> Metadata:
+    """Return everything about one message but its payload."""
+    message = outgoing.message
+    p = message.properties or _NONE
+    return Metadata(
+        outgoing.id,
+        message.topic,
+        outgoing.address,
+        message.qos,
+        message.retain,
+        rfc3339(message.received_ns),
+        message.publisher,
+        p.payload_format_indicator,
+        p.message_expiry_interval_s,
+        p.content_type,
+        p.response_topic,
+        p.correlation_data,
+        p.user_properties,
+    )
+
+
+def rfc3339(at_ns: int) -> str:
+    """Spell nanoseconds since 1970 in UTC with all nine digits, so that nothing is rounded away."""
+    second, ns = divmod(at_ns, 1_000_000_000)
+    return f"{_second(second)}.{ns:09d}Z"
+
+
+@lru_cache(maxsize=64)  # messages of one batch share their second, and strftime costs more than all the rest
+def _second(second: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))

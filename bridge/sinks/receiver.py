@@ -1,0 +1,181 @@
+"""The far end of the ZeroMQ sink, for programs in Python: it takes batches and answers for them.
+
+    with Receiver("tcp://gateway:5556") as receiver:
+        for batch in receiver:
+            for message in batch.messages:
+                print(message.topic, message.payload)
+
+A batch is acknowledged when the loop comes back for the next one, so a body that
+raises leaves its batch to be sent again. The wire is on one page:
+deploy/receivers/PROTOCOL.md.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Any, Final
+
+import msgspec
+import zmq
+
+from bridge.errors import SinkUnavailable
+
+__all__ = ["Batch", "Received", "Receiver"]
+
+_HEARTBEAT_MS: Final = 2_000
+_HEARTBEAT_TIMEOUT_MS: Final = 6_000
+_LINGER_MS: Final = 1_000
+_metadata = msgspec.json.Decoder(list[dict[str, Any]])
+
+
+class Received(msgspec.Struct, frozen=True):
+    """One message. `meta` is everything about it but the payload, under the names of the protocol page."""
+
+    id: str
+    topic: str
+    address: str
+    payload: bytes
+    meta: dict[str, Any]
+
+
+class Batch:
+    """Messages that are answered for together."""
+
+    def __init__(
+        self, receiver: Receiver, sender: list[bytes], number: bytes, messages: list[Received]
+    ) -> None:
+        self.messages = messages
+        self._receiver = receiver
+        self._sender = sender
+        self._number = number
+        self._is_answered = False
+
+    def __len__(self) -> int:
+        return len(self.messages)
+
+    def __iter__(self) -> Iterator[Received]:
+        return iter(self.messages)
+
+    def refuse(self, index: int, reason: str) -> None:
+        """Say that `messages[index]` will never be taken; the gateway keeps it as a dead letter."""
+        self._receiver._say(self._sender, b"REFUSE", self._number, b"%d" % index, reason.encode())
+
+    def acknowledge(self) -> None:
+        """Answer for the batch, but for what was refused. Safe twice."""
+        if not self._is_answered:
+            self._is_answered = True
+            self._receiver._say(self._sender, b"ACK", self._number)
+
+
+class Receiver:
+    """One endpoint where batches arrive; `bind` when gateways call us.
+
+    `role` is "" before a gateway has answered, then "active" or "standby";
+    `gateway` is the name of the one that asked last.
+    """
+
+    def __init__(self, endpoint: str, *, bind: bool = False, window: int = 10_000, name: str = "") -> None:
+        self.endpoint = endpoint
+        self.role = ""
+        self.gateway = ""
+        self._is_router = bind
+        self._hello = msgspec.json.encode({"version": 1, "window": window, "name": name})
+        self._gateways: set[bytes] = set()
+        self._socket: zmq.Socket[bytes] | None = None
+
+    def __enter__(self) -> Receiver:
+        self.open()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Yield batches for ever; each is acknowledged when the next one is asked for."""
+        while True:
+            batch = self.receive()
+            assert batch is not None  # without a timeout it waits
+            yield batch
+            batch.acknowledge()
+
+    def open(self) -> None:
+        """Bind or connect; the gateway may come later."""
+        kind = zmq.ROUTER if self._is_router else zmq.DEALER
+        socket: zmq.Socket[bytes] = zmq.Context.instance().socket(kind)
+        socket.setsockopt(zmq.HEARTBEAT_IVL, _HEARTBEAT_MS)
+        socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, _HEARTBEAT_TIMEOUT_MS)
+        socket.setsockopt(zmq.HEARTBEAT_TTL, _HEARTBEAT_TIMEOUT_MS)
+        # The gateway's window bounds what arrives; at a mark of ZeroMQ's a large batch would be cut short.
+        socket.rcvhwm = 0
+        if self._is_router:
+            socket.bind(self.endpoint)
+        else:
+            # A probe goes out on every new connection, but only from a socket that keeps nothing for
+            # the next one: that is what IMMEDIATE does.
+            socket.setsockopt(zmq.PROBE_ROUTER, 1)
+            socket.setsockopt(zmq.IMMEDIATE, 1)
+            socket.connect(self.endpoint)
+        self._socket = socket
+
+    def close(self, *, bye: bool = True) -> None:
+        """Leave, with a word to the gateway unless a test plays dead. Safe twice."""
+        if self._socket is None:
+            return
+        if bye:
+            for gateway in self._gateways:
+                self._say([gateway] if self._is_router else [], b"BYE")
+        self._socket.close(linger=_LINGER_MS if bye else 0)
+        self._socket = None
+        self._gateways.clear()
+        self.role = ""
+
+    def receive(self, timeout_s: float | None = None) -> Batch | None:
+        """Return the next batch, or None when none has come in time.
+
+        Raises SinkUnavailable when the gateway will not talk to us, with its reason.
+        """
+        assert self._socket is not None, "not open"
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        while True:
+            left_ms = None if deadline is None else max(0, int((deadline - time.monotonic()) * 1000))
+            if not self._socket.poll(left_ms):
+                return None
+            batch = self._heard(self._socket.recv_multipart())
+            if batch is not None:
+                return batch
+            if deadline is not None and time.monotonic() >= deadline:
+                return None
+
+    def _heard(self, frames: list[bytes]) -> Batch | None:
+        sender = [frames.pop(0)] if self._is_router else []
+        match frames:
+            case [b"BATCH", number, metadata, *payloads]:
+                messages = [
+                    Received(meta["id"], meta["topic"], meta["address"], payload, meta)
+                    for meta, payload in zip(_metadata.decode(metadata), payloads, strict=True)
+                ]
+                return Batch(self, sender, number, messages)
+            case [b"WHO", who, *_]:
+                self.gateway = str(msgspec.json.decode(who).get("gateway", ""))
+                self._gateways.add(sender[0] if sender else b"")
+                self._say(sender, b"HELLO", self._hello)
+            case [b"PING", role]:
+                self.role = role.decode()
+            case [b"SORRY", reason]:
+                raise SinkUnavailable(f"{self.endpoint}: {reason.decode(errors='replace')}")
+            case [b"BYE"]:
+                self.role = ""
+            case _:  # a word of a later version
+                pass
+        return None
+
+    def _say(self, sender: list[bytes], *frames: bytes) -> None:
+        assert self._socket is not None, "not open"
+        # Without a connection there is nobody to tell: the gateway will ask and send again.
+        with contextlib.suppress(zmq.Again):
+            self._socket.send_multipart([*sender, *frames], zmq.NOBLOCK)

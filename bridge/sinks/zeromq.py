@@ -1,0 +1,498 @@
+"""Batches over ZeroMQ, each one kept until a receiver has answered for it.
+
+The wire is on one page: deploy/receivers/PROTOCOL.md. Both ways of connecting
+speak the same; bound we are a ROUTER with many receivers, calling a DEALER with
+one, and the name of that one is empty.
+
+    _line ──▶ _in_flight ──ACK──▶ settled
+                  │
+                  └─ the active receiver is gone ─▶ _again ──▶ _in_flight of the next
+
+What a call hands us is cut into chunks, one multipart message each. A chunk
+belongs to no receiver until one has answered for it, so when the active one
+goes, the next in line gets the chunks again before anything new. Only when there
+is no next one is the link lost.
+
+All state changes between two turns of the loop, in callbacks or before the
+first await of a call; that is why there is no lock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import socket as sockets
+from collections import deque
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+import zmq
+from zmq.utils.monitor import recv_monitor_message
+
+from bridge.errors import ConfigError, SinkUnavailable
+from bridge.sinks.base import Outgoing, Refusal
+from bridge.sinks.metadata import metadata
+from bridge.sinks.options import ZeromqOptions
+
+__all__ = ["VERSION", "Hello", "Who", "ZeromqSink"]
+
+VERSION: Final = 1
+
+# Large enough that its cost per message no longer shows, small enough that the loop is not held.
+CHUNK_MESSAGES: Final = 500
+CHUNK_BYTES: Final = 1 << 20
+# ZeroMQ copies what it is given, so this is the memory a slow receiver costs.
+IN_FLIGHT_BYTES_MAX: Final = 16 << 20
+RECEIVERS_MAX: Final = 64
+FRAME_BYTES_MAX: Final = 64 << 10
+PING_S: Final = 1.0
+HEARTBEAT_MS: Final = 2_000
+HEARTBEAT_TIMEOUT_MS: Final = 6_000
+# Long enough for a BYE to leave, short enough that nobody waits for it at the end of the process.
+LINGER_MS: Final = 250
+# ZeroMQ lets go of a port a moment after it was told to.
+REBIND_S: Final = 2.0
+_BURST: Final = 100
+
+_EVENTS: Final = zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED
+
+
+class Who(msgspec.Struct, frozen=True):
+    """What a gateway says of itself."""
+
+    version: int
+    gateway: str
+
+
+class Hello(msgspec.Struct, frozen=True):
+    """What a receiver says of itself."""
+
+    version: int
+    window: int
+    name: str = ""
+
+
+class _Call:
+    """One `send_batch` that has not returned: `cut` messages are in chunks, `unanswered` chunks are open."""
+
+    __slots__ = ("batch", "cut", "done", "refusals", "unanswered")
+
+    def __init__(self, batch: Sequence[Outgoing], done: asyncio.Future[list[Refusal]]) -> None:
+        self.batch = batch
+        self.done = done
+        self.cut = 0
+        self.unanswered = 0
+        self.refusals: list[Refusal] = []
+
+
+class _Chunk(msgspec.Struct, gc=False):
+    """`call.batch[begin:end]`, which travels as one multipart message."""
+
+    call: _Call
+    begin: int
+    end: int
+    payload_bytes: int
+
+
+class ZeromqSink:
+    """One endpoint and the receivers that answer on it, the active one first."""
+
+    def __init__(self, name: str, options: ZeromqOptions, gateway: str) -> None:
+        self.name = name
+        self.waiting = ""  # why nothing goes out although nothing is broken; for the status
+        self._options = options
+        self._who = [b"WHO", msgspec.json.encode(Who(VERSION, gateway))]
+        self._is_router = options.bind is not None
+        self._socket: zmq.Socket[bytes] | None = None
+        self._monitor: zmq.Socket[bytes] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._ticker: asyncio.TimerHandle | None = None
+        self._hello: asyncio.Future[None] | None = None
+        self._lost: asyncio.Future[str] | None = None
+        self._receivers: dict[bytes, Hello] = {}
+        self._line: deque[_Call] = deque()  # calls that are not cut to the end
+        self._again: deque[_Chunk] = deque()
+        self._in_flight: dict[int, _Chunk] = {}
+        self._in_flight_messages = 0
+        self._in_flight_bytes = 0
+        # Never starts again: an answer to an earlier link must not name a batch of this one.
+        self._number = 0
+        self._progress_at = 0.0  # when the oldest chunk in flight became the oldest
+
+    @property
+    def receivers(self) -> list[str]:
+        """Who has said hello, the active one first."""
+        return [hello.name or identity.hex() for identity, hello in self._receivers.items()]
+
+    # ---- the contract --------------------------------------------------------------
+
+    async def open(self) -> None:
+        """See Sink. Bound, it waits for a receiver as long as it takes; calling, `open_timeout`.
+
+        Raises ConfigError for an endpoint that cannot be bound.
+        """
+        await self.close()
+        self._loop = asyncio.get_running_loop()
+        self._hello = self._loop.create_future()
+        self._lost = self._loop.create_future()
+        self.waiting = f"no receiver has said hello on {self._options.endpoint}"
+        try:
+            await self._connect()
+            self._tick()
+            async with asyncio.timeout(None if self._is_router else self._options.open_timeout):
+                await self._hello
+        except TimeoutError:
+            reason = self.waiting
+            await self.close()
+            raise SinkUnavailable(reason) from None
+        except BaseException:
+            await self.close()
+            raise
+
+    async def send_batch(self, batch: Sequence[Outgoing]) -> list[Refusal]:
+        """See Sink."""
+        if self._loop is None or self._lost is None or not self._receivers:
+            raise SinkUnavailable(self._why_not())
+        if not batch:
+            return []
+        call = _Call(batch, self._loop.create_future())
+        self._line.append(call)
+        self._pump()
+        try:
+            return await call.done
+        finally:
+            # Cancelled: what is on its way is answered for nobody, the rest does not leave.
+            if call.cut < len(batch) and call in self._line:
+                self._line.remove(call)
+
+    async def lost(self) -> str:
+        """See Sink."""
+        if self._lost is None:
+            return self._why_not()
+        return await asyncio.shield(self._lost)
+
+    async def close(self) -> None:
+        """See Sink."""
+        if self._ticker is not None:
+            self._ticker.cancel()
+            self._ticker = None
+        # Closed first, so that a farewell to one receiver does not move the batches to another.
+        self._fail(f"{self.name} was closed")
+        if self._socket is not None:
+            assert self._loop is not None
+            for identity in list(self._receivers):
+                self._tell(identity, b"BYE")
+            self._loop.remove_reader(self._socket.fileno())
+            if self._monitor is not None:
+                self._loop.remove_reader(self._monitor.fileno())
+                self._socket.disable_monitor()
+                self._monitor.close(linger=0)
+                self._monitor = None
+            self._socket.close(linger=LINGER_MS)
+            self._socket = None
+        self._receivers.clear()
+        self._hello = None
+        self.waiting = ""
+
+    def _why_not(self) -> str:
+        if self._lost is not None and self._lost.done():
+            return self._lost.result()
+        return self.waiting or f"{self.name} is not open"
+
+    # ---- the socket ----------------------------------------------------------------
+
+    async def _connect(self) -> None:
+        assert self._loop is not None
+        kind = zmq.ROUTER if self._is_router else zmq.DEALER
+        socket: zmq.Socket[bytes] = zmq.Context.instance().socket(kind)
+        self._socket = socket
+        # No high-water mark: the window and IN_FLIGHT_BYTES_MAX bound what ZeroMQ holds for us,
+        # and at a high-water mark a ROUTER could only drop or refuse.
+        socket.sndhwm = 0
+        socket.setsockopt(zmq.MAXMSGSIZE, FRAME_BYTES_MAX)
+        socket.setsockopt(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
+        socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, HEARTBEAT_TIMEOUT_MS)
+        socket.setsockopt(zmq.HEARTBEAT_TTL, HEARTBEAT_TIMEOUT_MS)
+        if self._is_router:
+            # Else a message to a receiver that has gone is dropped without a word.
+            socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        else:
+            # Else a message waits for a connection that may lead to another receiver.
+            socket.setsockopt(zmq.IMMEDIATE, 1)
+        self._monitor = socket.get_monitor_socket(_EVENTS)
+        self._loop.add_reader(self._monitor.fileno(), self._on_event)
+        self._loop.add_reader(socket.fileno(), self._on_readable)
+        if self._is_router:
+            await self._bind(socket)
+        else:
+            socket.connect(self._options.endpoint)
+        self._on_event()
+        self._on_readable()
+
+    async def _bind(self, socket: zmq.Socket[bytes]) -> None:
+        assert self._loop is not None
+        endpoint = self._options.endpoint
+        deadline = self._loop.time() + REBIND_S
+        while True:
+            try:
+                if _is_taken(endpoint):
+                    raise zmq.ZMQError(errno.EADDRINUSE)
+                socket.bind(endpoint)
+                return
+            except zmq.ZMQError as error:
+                if error.errno == errno.EADDRINUSE and self._loop.time() < deadline:
+                    await asyncio.sleep(0.05)
+                    continue
+                cause = (
+                    "is in use by another program; choose another endpoint, or end that program"
+                    if error.errno == errno.EADDRINUSE
+                    else f"cannot be bound: {error}"
+                )
+                raise ConfigError(f"sinks.{self.name}.zeromq.bind: {endpoint} {cause}") from error
+
+    def _on_readable(self) -> None:
+        """Take what is there. The descriptor tells of news only once, so nothing may be left behind."""
+        for _ in range(_BURST):
+            if not _has_news(self._socket):
+                return
+            assert self._socket is not None
+            self._heard(self._socket.recv_multipart(zmq.NOBLOCK))
+        assert self._loop is not None
+        self._loop.call_soon(self._on_readable)
+
+    def _on_event(self) -> None:
+        """A connection came or went. ZeroMQ does not say whose, so everyone is tried."""
+        came = went = False
+        while _has_news(self._monitor):
+            assert self._monitor is not None
+            event = recv_monitor_message(self._monitor, zmq.NOBLOCK)["event"]
+            came |= event == zmq.EVENT_HANDSHAKE_SUCCEEDED
+            went |= event == zmq.EVENT_DISCONNECTED
+        if went and not self._is_router:
+            self._gone(b"", "the connection to the receiver broke")
+        elif went:
+            self._ping()
+        if came and not self._is_router:
+            self._tell(b"", *self._who)
+
+    def _tell(self, identity: bytes, *frames: bytes) -> bool:
+        """Send to one receiver; False when there is no way to it any more."""
+        if self._socket is None:
+            return False
+        try:
+            self._socket.send_multipart((identity, *frames) if self._is_router else frames, zmq.NOBLOCK)
+        except zmq.ZMQError:
+            return False
+        # Sending may swallow the descriptor's only word of something to read.
+        if _has_news(self._socket) and self._loop is not None:
+            self._loop.call_soon(self._on_readable)
+        return True
+
+    # ---- what receivers say --------------------------------------------------------
+
+    def _heard(self, frames: list[bytes]) -> None:
+        identity = frames.pop(0) if self._is_router else b""
+        try:
+            match frames:
+                case [b""]:
+                    # A new connection. Under a known name it is another one than we sent to.
+                    self._gone(identity, "the receiver connected anew")
+                    self._tell(identity, *self._who)
+                case [b"HELLO", text]:
+                    self._said_hello(identity, msgspec.json.decode(text, type=Hello))
+                case [b"ACK" | b"REFUSE" | b"BYE", *_] if identity not in self._receivers:
+                    self._tell(identity, *self._who)
+                case [b"ACK", number]:
+                    self._answered(identity, int(number))
+                case [b"REFUSE", number, index, reason]:
+                    self._refused(identity, int(number), int(index), reason.decode(errors="replace"))
+                case [b"BYE"]:
+                    self._gone(identity, "the receiver said bye")
+                case _:
+                    raise ValueError("this is not a message of the protocol")
+        except (ValueError, msgspec.MsgspecError) as error:
+            self._tell(identity, b"SORRY", str(error).encode())
+
+    def _said_hello(self, identity: bytes, hello: Hello) -> None:
+        if hello.version != VERSION:
+            self.waiting = (
+                f"a receiver on {self._options.endpoint} speaks version {hello.version}, not {VERSION}"
+            )
+            raise ValueError(f"version {hello.version} is not spoken here; {VERSION} is")
+        if hello.window < 1:
+            raise ValueError("a window of at least 1, please")
+        if identity not in self._receivers and len(self._receivers) >= RECEIVERS_MAX:
+            raise ValueError(f"{RECEIVERS_MAX} receivers are here already")
+        self._receivers[identity] = hello
+        self._tell(identity, b"PING", b"active" if identity == self._active else b"standby")
+        self.waiting = ""
+        if self._hello is not None and not self._hello.done():
+            self._hello.set_result(None)
+
+    def _answered(self, identity: bytes, number: int) -> None:
+        # From a receiver that has lost its place the answer is as good as any, but its batch is already
+        # on its way to the next one, under another number.
+        if identity != self._active or number not in self._in_flight:
+            return
+        assert self._loop is not None
+        if number == next(iter(self._in_flight)):
+            self._progress_at = self._loop.time()
+        chunk = self._in_flight.pop(number)
+        self._in_flight_messages -= chunk.end - chunk.begin
+        self._in_flight_bytes -= chunk.payload_bytes
+        call = chunk.call
+        call.unanswered -= 1
+        if not call.unanswered and call.cut == len(call.batch) and not call.done.done():
+            call.done.set_result(sorted(call.refusals, key=lambda refusal: refusal.index))
+        self._pump()
+
+    def _refused(self, identity: bytes, number: int, index: int, reason: str) -> None:
+        if identity != self._active or number not in self._in_flight:
+            return
+        chunk = self._in_flight[number]
+        if not 0 <= index < chunk.end - chunk.begin:
+            raise ValueError(f"batch {number} has no message {index}")
+        chunk.call.refusals.append(Refusal(chunk.begin + index, reason or "refused"))
+
+    @property
+    def _active(self) -> bytes | None:
+        return next(iter(self._receivers), None)
+
+    def _gone(self, identity: bytes, reason: str) -> None:
+        """One receiver is not there any more. Whatever it did not answer goes to the next one."""
+        was_active = identity == self._active
+        if self._receivers.pop(identity, None) is None or not was_active:
+            return
+        if self._active is None:
+            self._fail(f"{reason} on {self._options.endpoint}")
+            return
+        for chunk in self._in_flight.values():
+            # It may judge differently.
+            chunk.call.refusals = [
+                refusal for refusal in chunk.call.refusals if not chunk.begin <= refusal.index < chunk.end
+            ]
+        self._again.extendleft(reversed(self._in_flight.values()))
+        self._in_flight.clear()
+        self._in_flight_messages = self._in_flight_bytes = 0
+        if self._tell(self._active, b"PING", b"active"):
+            self._pump()
+        else:
+            self._gone(self._active, reason)
+
+    def _fail(self, reason: str) -> None:
+        """The link is lost: nothing that is under way is promised."""
+        if self._lost is None or self._lost.done():
+            return
+        self._lost.set_result(reason)
+        unfinished = {
+            id(call): call
+            for call in (*self._line, *(chunk.call for chunk in (*self._again, *self._in_flight.values())))
+        }
+        for call in unfinished.values():
+            if not call.done.done():
+                call.done.set_exception(SinkUnavailable(reason))
+        self._line.clear()
+        self._again.clear()
+        self._in_flight.clear()
+        self._in_flight_messages = self._in_flight_bytes = 0
+
+    # ---- sending -------------------------------------------------------------------
+
+    def _pump(self) -> None:
+        """Send while the window has room. One chunk may always go, however large it is."""
+        while (active := self._active) is not None:
+            window = min(self._options.window, self._receivers[active].window)
+            chunk = self._again[0] if self._again else self._cut(window)
+            if chunk is None:
+                return
+            count = chunk.end - chunk.begin
+            if self._in_flight and (
+                self._in_flight_messages + count > window
+                or self._in_flight_bytes + chunk.payload_bytes > IN_FLIGHT_BYTES_MAX
+            ):
+                if not self._again:
+                    self._again.append(chunk)
+                return
+            if self._again:
+                self._again.popleft()
+            self._post(active, chunk)
+
+    def _cut(self, window: int) -> _Chunk | None:
+        """Take the next messages that travel together from the head of the line."""
+        if not self._line:
+            return None
+        call = self._line[0]
+        begin = end = call.cut
+        stop = min(len(call.batch), begin + CHUNK_MESSAGES, begin + window)
+        payload_bytes = 0
+        while end < stop:
+            size = len(call.batch[end].message.payload)
+            if end > begin and payload_bytes + size > CHUNK_BYTES:
+                break
+            payload_bytes += size
+            end += 1
+        call.cut = end
+        call.unanswered += 1
+        if end == len(call.batch):
+            self._line.popleft()
+        return _Chunk(call, begin, end, payload_bytes)
+
+    def _post(self, active: bytes, chunk: _Chunk) -> None:
+        assert self._loop is not None
+        part = chunk.call.batch[chunk.begin : chunk.end]
+        self._number += 1
+        if not self._in_flight:
+            self._progress_at = self._loop.time()
+        self._in_flight[self._number] = chunk
+        self._in_flight_messages += chunk.end - chunk.begin
+        self._in_flight_bytes += chunk.payload_bytes
+        sent = self._tell(
+            active,
+            b"BATCH",
+            b"%d" % self._number,
+            msgspec.json.encode([metadata(outgoing) for outgoing in part]),
+            *[outgoing.message.payload for outgoing in part],
+        )
+        if not sent:
+            self._gone(active, "the receiver has gone")
+
+    # ---- time ----------------------------------------------------------------------
+
+    def _tick(self) -> None:
+        """Ask, ping and lose patience. The only timer there is."""
+        assert self._loop is not None
+        timeout_s = self._options.confirm_timeout
+        self._ticker = self._loop.call_later(min(PING_S, timeout_s / 4), self._tick)
+        if not self._receivers and not self._is_router:
+            self._tell(b"", *self._who)
+        self._ping()
+        active = self._active
+        if active is not None and self._in_flight and self._loop.time() - self._progress_at >= timeout_s:
+            # Told so, because it may be alive and would go on with what now belongs to the next one.
+            self._tell(active, b"BYE")
+            self._gone(active, f"no answer within {timeout_s:g} s")
+        # Whatever the descriptor may have failed to say is found here at the latest.
+        self._on_readable()
+
+    def _ping(self) -> None:
+        for identity in list(self._receivers):
+            role = b"active" if identity == self._active else b"standby"
+            if not self._tell(identity, b"PING", role):
+                self._gone(identity, "the receiver has gone")
+
+
+def _has_news(socket: zmq.Socket[bytes] | None) -> bool:
+    return socket is not None and bool(int(socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
+
+
+def _is_taken(endpoint: str) -> bool:
+    """True when someone listens on an ipc endpoint: ZeroMQ itself would take the file away from him."""
+    transport, _, path = endpoint.partition("://")
+    if transport != "ipc":
+        return False
+    with sockets.socket(sockets.AF_UNIX) as probe, contextlib.suppress(OSError):
+        probe.connect(path.replace("@", "\0", 1) if path.startswith("@") else path)
+        return True
+    return False
