@@ -14,35 +14,41 @@
 All integers are little-endian.
 
     segment := header | header | record* | zeros
-    header  := "edgespl\\n" | version u8 (= 1) | zero × 3 | salt u32 | base u64
+    header  := "edgespl\\n" | version u8 (= 1) | zero × 3 | salt u32 | base u64 | follows u64
                | sequence u64 | epoch u32 | crc32 u32 | zeros up to 64 bytes
-    record  := crc32 u32 | magic u16 (= 0xD05E) | kind u8 | zero u8 | length u32
+    record  := crc32 u32 | magic u16 (from the salt) | kind u8 | zero u8 | length u32
                | sequence u64 | body of `length` bytes, MessagePack
     cursor  := slot | slot
     slot    := magic u32 (version in its last byte) | position u64 | turn u64 | crc32 u32
 
 A position counts bytes since the log began and never comes back. A record's CRC
-starts from the salt of its segment and covers everything behind itself. A table
-is a segment of PUT and DELETE records.
+starts from the salt of its segment and its own position, and covers everything
+behind itself. A table is a segment of PUT and DELETE records.
 
 *Safe* means: written, fdatasync returned, and for a new file the folder synced
 too. Only then does `durable` move, and only then is a PUBACK or PUBREC sent.
 
 Recovery, at every start, the same after a clean stop and a power cut:
 
-1. A segment or a cursor of a newer version stops the start before a byte is
+1. A segment, cursor or table of a newer version stops the start before a byte is
    written. A lock held by another process does so too.
 2. The newest segment of each log is scanned. Bytes that are no record and have
-   none behind them are a torn write: `durable` ends before them, a copy is kept,
-   and the next commit begins a new segment. With whole records behind them they
-   are rot: stepped over, kept, counted. No whole record is ever thrown away.
-3. Older segments are not read until a reader comes there; damage found then is
+   none behind them are a torn write: a copy is kept, and the next commit begins a
+   new segment behind them. With whole records behind them they are rot: stepped
+   over, kept, counted. No whole record is ever thrown away.
+3. What the scan found is synced, and so are the names. A process that was killed
+   may have written it without; from now on readers see it and build on it.
+4. Older segments are not read until a reader comes there; damage found then is
    treated in the same way.
-4. A cursor outside of its log goes back to the oldest message. That repeats
-   messages, with the same ids; it never skips one.
+5. Where the log ends before a place it had reached (by a cursor, by a segment
+   that lost its header) it goes on behind that place, with higher sequence
+   numbers: neither positions nor numbers come back with other contents.
+6. A cursor without a readable position goes back to the oldest message. That
+   repeats messages, with the same ids; it never skips one.
 
-A segment ends where the next one begins, so bytes that a failed commit left
-behind never count. Segments wholly before the lowest cursor are unlinked.
+A segment's records end where the next one says that it follows, so bytes that a
+failed commit left behind never count. Segments wholly before the lowest cursor
+are unlinked.
 """
 
 from bridge.store.commit import Committer

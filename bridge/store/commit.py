@@ -16,13 +16,14 @@ slow disk gets the thread, so that it never stalls the loop.
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, Protocol
 
-from bridge.errors import StoreError, StoreFailed
+from bridge.errors import StoreError, StoreFailed, StoreFull
 
 __all__ = ["Committer", "Part"]
 
@@ -44,7 +45,7 @@ class Part(Protocol):
     def take(self) -> Any: ...
     def write(self, batch: Any) -> None: ...
     def settle(self, batch: Any) -> None: ...
-    def fail(self, batch: Any, error: OSError) -> None: ...
+    def fail(self, batch: Any, error: Exception) -> None: ...
 
 
 class Committer:
@@ -61,8 +62,9 @@ class Committer:
         self._after: list[Callable[[], None]] = []
         self._scheduled = False
         self._thread: ThreadPoolExecutor | None = None
-        self._under_way: asyncio.Future[tuple[OSError | None, float]] | None = None
+        self._under_way: asyncio.Future[tuple[Exception | None, float]] | None = None
         self._slow = False
+        self._closed = False
         self._failed_at = 0.0
         self.fault: StoreError | None = None
         self.turn = 0  # rises with every commit that begins
@@ -82,7 +84,8 @@ class Committer:
         """Call `waiter(None)` when all that is queued by now is on the disk.
 
         `waiter(error)` when it could not be written: then nothing of it counts. One
-        call a connection and commit, not one a message.
+        call a connection and commit, not one a message. Waiters are called in the
+        order in which they came.
         """
         self._waiters.append(waiter)
         if not self._scheduled:
@@ -106,11 +109,15 @@ class Committer:
         while self._scheduled or self._under_way is not None or any(part.dirty for part in self._parts):
             if await self.flush() is not None:
                 break
+        self._closed = True
         if self._thread is not None:
             self._thread.shutdown(wait=True)
             self._thread = None
 
     def _commit(self) -> None:
+        if self._closed:  # the lock is gone: the files may be another process's by now
+            self._drop_waiting(OSError(errno.EBADF, "the store is closed"))
+            return
         self._scheduled = False
         self.turn += 1
         waiters, self._waiters = self._waiters, []
@@ -128,7 +135,7 @@ class Committer:
 
     def _thread_done(
         self,
-        done: asyncio.Future[tuple[OSError | None, float]],
+        done: asyncio.Future[tuple[Exception | None, float]],
         waiters: list[Waiter],
         work: Work,
     ) -> None:
@@ -138,45 +145,73 @@ class Committer:
         if self._scheduled:
             self._loop.call_soon(self._commit)
 
-    def _finish(self, waiters: list[Waiter], work: Work, error: OSError | None, took_s: float) -> None:
+    def _finish(self, waiters: list[Waiter], work: Work, error: Exception | None, took_s: float) -> None:
         if work:
             self.commits += 1
             self.commit_s += (took_s - self.commit_s) * 0.1
             self._slow = self.commit_s > (INLINE_BELOW_S if self._slow else THREAD_ABOVE_S)
-        fault: StoreError | None = None
         if error is not None:
             for part, batch in work:
                 part.fail(batch, error)
-            fault = next((f for p, _ in work if (f := getattr(p, "fault", None))), None)
-            fault = fault or StoreFailed(str(error))
-            if self.fault is None:
-                log.error("store failed reason=%s", fault)
-            self._failed_at = self._loop.time()
-        elif work:
+            # What was queued meanwhile goes the same way. Else the second message of
+            # a device would be stored before its first comes again, and whoever
+            # waits for a message that was under way already would be told it is safe.
+            self._waiters = waiters + self._waiters
+            self._drop_waiting(error)
+            return
+        if work:
             for part, batch in work:
                 part.settle(batch)
             if self.fault is not None:
+                self.fault = None
                 log.warning("store back")
-        if work:
-            self.fault = fault
         for waiter in waiters:
-            waiter(fault)
-        if work and fault is None:
+            self._tell(waiter, None)
+        if work:
             for callback in self._after:
-                callback()
+                self._tell(callback)
+
+    def _drop_waiting(self, error: Exception) -> None:
+        """Nothing that is queued will be written: say so to everyone who waits."""
+        for part in self._parts:
+            if part.dirty:
+                part.fail(part.take(), error)
+        fault = fault_from(error)
+        if self.fault is None:
+            log.error("store failed reason=%s", fault)
+        self.fault = fault
+        self._failed_at = self._loop.time()
+        self._scheduled = False
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            self._tell(waiter, fault)
+
+    def _tell(self, callback: Callable[..., None], *facts: StoreError | None) -> None:
+        # A mistake in one of them must not keep the news from the others.
+        try:
+            callback(*facts)
+        except Exception as error:
+            self._loop.call_exception_handler({"message": "told of a commit, and failed", "exception": error})
+
+
+def fault_from(error: Exception) -> StoreError:
+    """What an error of the disk means to those who wait for it."""
+    text = f"{error.strerror or error}" if isinstance(error, OSError) else repr(error)
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return StoreFull(text) if full else StoreFailed(text)
 
 
 def _nobody(error: StoreError | None) -> None:
     """Nobody waits for this commit."""
 
 
-def _write(work: Work) -> tuple[OSError | None, float]:
+def _write(work: Work) -> tuple[Exception | None, float]:
     """Write every batch; return the first error and the time it took, in seconds."""
     began = time.perf_counter()
-    error: OSError | None = None
+    error: Exception | None = None
     try:
         for part, batch in work:
             part.write(batch)
-    except OSError as caught:
+    except Exception as caught:  # of whatever kind: those who wait must hear of it
         error = caught
     return error, time.perf_counter() - began

@@ -6,11 +6,13 @@ value. A torn save therefore spoils only the slot that was stale anyway.
     cursor := slot | slot
     slot   := magic u32 | position u64 | turn u64 | crc32 u32     (little-endian, 24 bytes)
 
-The magic ends in the format's version.
+The magic ends in the format's version. A new cursor's value goes to both slots, so
+that no single rotten bit can leave the file without one.
 """
 
 from __future__ import annotations
 
+import os
 from struct import Struct
 from typing import Final
 from zlib import crc32
@@ -18,13 +20,39 @@ from zlib import crc32
 from bridge.errors import StoreFailed
 from bridge.store.files import Files
 
-__all__ = ["Cursor"]
+__all__ = ["CURSOR_BYTES", "Cursor", "read_slots"]
 
 _VERSION: Final = 1
 _MAGIC: Final = 0xC0550100
 _FIELDS: Final = Struct("<IQQ")
 _CRC: Final = Struct("<I")
 _SLOT: Final = _FIELDS.size + _CRC.size
+CURSOR_BYTES: Final = 2 * _SLOT
+
+
+def read_slots(data: bytes, path: str) -> tuple[int, int] | None:
+    """The latest `(position, turn)` that a cursor file holds; None when it holds none.
+
+    Raises StoreFailed for a format that this program does not know. A newer one may
+    check its slots in another way, so for it the magic is enough.
+    """
+    latest: tuple[int, int] | None = None
+    newer = False
+    for at in (0, _SLOT):
+        fields = data[at : at + _FIELDS.size]
+        if len(fields) < _FIELDS.size:
+            continue
+        magic, position, turn = _FIELDS.unpack(fields)
+        if magic != _MAGIC | _VERSION:
+            newer = newer or (magic & 0xFFFFFF00 == _MAGIC and magic & 0xFF > _VERSION)
+        elif data[at + _FIELDS.size : at + _SLOT] == _CRC.pack(crc32(fields)):
+            latest = max(latest or (0, -1), (position, turn), key=lambda slot: slot[1])
+    if latest is None and newer:
+        raise StoreFailed(
+            f"{path}: a cursor in a format that this edgespool does not know; nothing was touched; "
+            "run the newer edgespool, or give this one another folder with --state"
+        )
+    return latest
 
 
 class Cursor:
@@ -38,20 +66,17 @@ class Cursor:
         self.name = name
         self.position = 0
         self._files = files
+        self._path = path
         self._turn = 0
         self.fd = files.open(path, create=True)
-        data = files.read(self.fd, 2 * _SLOT, 0)
-        self.found = False
-        for at in (0, _SLOT):
-            fields = data[at : at + _FIELDS.size]
-            if len(fields) < _FIELDS.size or data[at + _FIELDS.size : at + _SLOT] != _CRC.pack(crc32(fields)):
-                continue
-            magic, position, turn = _FIELDS.unpack(fields)
-            if magic & 0xFFFFFF00 != _MAGIC or magic & 0xFF != _VERSION:
-                files.close(self.fd)
-                raise StoreFailed(f"{path}: a cursor of a format that this edgespool does not know")
-            if turn >= self._turn:
-                self.position, self._turn, self.found = position, turn, True
+        try:
+            latest = read_slots(files.read(self.fd, CURSOR_BYTES, 0), path)
+        except BaseException:
+            self.close()
+            raise
+        self.found = latest is not None
+        if latest is not None:
+            self.position, self._turn = latest
 
     def save(self, position: int) -> None:
         """Move to `position` and write it down.
@@ -64,6 +89,17 @@ class Cursor:
         self._turn += 1
         fields = _FIELDS.pack(_MAGIC | _VERSION, position, self._turn)
         self._files.write(self.fd, fields + _CRC.pack(crc32(fields)), _SLOT * (self._turn & 1))
+
+    def begin(self, position: int) -> None:
+        """Give a new file, or one that has lost its value, its first; safe afterwards.
+
+        A cursor that a power cut takes away as a whole would come back as a new
+        one, and skip everything that was stored in between.
+        """
+        self.save(position)
+        self.save(position)
+        self._files.sync(self.fd)
+        self._files.sync_folder(os.path.dirname(self._path))
 
     def sync(self) -> None:
         """Afterwards the saved position survives a power cut."""

@@ -24,11 +24,27 @@ class Files:
     """The disk, as the operating system offers it. Errors are OSError, as they come."""
 
     def make_folder(self, path: str) -> None:
-        """Afterwards the folder is there, and so is its name after a power cut."""
-        if os.path.isdir(path):
+        """Afterwards the folder is there, and its name and those beside it survive a power cut."""
+        above = os.path.dirname(path) or "."
+        if self.has_folder(path):
+            # It may have been made a moment before a kill that came before the sync.
+            # A folder above that is closed to us was made by somebody else, long ago.
+            with contextlib.suppress(PermissionError):
+                self.sync_folder(above)
             return
-        os.makedirs(path, mode=0o700)
-        self.sync_folder(os.path.dirname(path) or ".")
+        if not self.has_folder(above):
+            self.make_folder(above)
+        with contextlib.suppress(FileExistsError):
+            self.add_folder(path)
+        self.sync_folder(above)
+
+    def has_folder(self, path: str) -> bool:
+        """Whether there is a folder of that name."""
+        return os.path.isdir(path)
+
+    def add_folder(self, path: str) -> None:
+        """Make one folder; its name is not yet safe."""
+        os.mkdir(path, 0o700)
 
     def names(self, path: str) -> list[str]:
         """The names in a folder, sorted; none when there is no such folder."""
@@ -114,6 +130,15 @@ class Files:
         """Remove a file; an absent one is no error."""
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
+
+    def keep(self, path: str, data: bytes) -> None:
+        """Put a copy of damaged bytes aside; not synced, because nothing rests on it."""
+        self.make_folder(os.path.dirname(path))
+        fd = self.open(path, create=True)
+        try:
+            self.write(fd, data, 0)
+        finally:
+            self.close(fd)
 
     def lock(self, path: str) -> int | None:
         """Take the lock file for this process; None when another one holds it."""

@@ -39,7 +39,6 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from typing import Final
 
-from bridge.errors import StoreFailed, StoreFull
 from bridge.message import Message
 from bridge.store.cursor import CURSOR_BYTES, Cursor, read_slots
 from bridge.store.files import OS_FILES, Files
@@ -86,7 +85,6 @@ class Log:
         self.epoch = 0
         self.appended = 0  # messages made durable since the start
         self.damaged = 0  # stretches found damaged since the start
-        self.fault: StoreFull | StoreFailed | None = None  # why the last commit failed
         self.cursors: dict[str, Cursor] = {}
         self._files = files
         self._damaged_folder = damaged_folder
@@ -125,15 +123,14 @@ class Log:
         self = cls(folder, max_bytes, segment_bytes, files, damaged_folder or folder + "-damaged")
         headers, reached = self.check(folder, files)
         files.make_folder(folder)
-        files.make_folder(os.path.join(folder, "cursors"))
         for name, (header, size) in headers.items():
-            newest = self._segments[-1].header if self._segments else None
-            if header is None or (newest is not None and header.sequence < newest.sequence):
-                # Without a header, or left by a commit that failed: the sequence
-                # numbers of such a commit are skipped, so whatever was written in
-                # its place begins with a higher one.
-                if self._set_aside(name, size) and header is None:
+            if header is None:
+                if self._set_aside(name, size, move=name != max(headers)):
                     reached = max(reached, int(name[:-4]) + size)
+            elif self._segments and header.sequence < self._segments[-1].header.sequence:
+                # A commit that failed left it. Its sequence numbers were skipped, so
+                # what was written in its place begins with a higher one.
+                self._set_aside(name, size, move=True)
             else:
                 self._segments.append(Segment(files, os.path.join(folder, name), header))
         self._bases = [segment.base for segment in self._segments]
@@ -147,10 +144,13 @@ class Log:
             self._active = None
         # What a killed process wrote and did not sync is in the log from now on:
         # readers see it, and the next commit may go to the same file. So its bytes
-        # and its name have to be as safe as everything else before `durable`.
+        # and its name have to be as safe as everything else before `durable`: making
+        # a folder in a folder makes all the names there safe.
         if self._segments:
             files.sync(self._segments[-1].fd)
-        files.sync_folder(folder)
+        cursors = os.path.join(folder, "cursors")
+        files.make_folder(cursors)
+        files.sync_folder(cursors)
         return self
 
     @staticmethod
@@ -161,7 +161,7 @@ class Log:
         """
         headers = {}
         for name in files.names(folder):
-            if name.endswith(".seg") and name[:-4].isdecimal():
+            if name.endswith(".seg") and name[:-4].isdecimal() and len(name) == len(file_name(0)):
                 data, size = _peek(files, os.path.join(folder, name), HEADER_BYTES)
                 header = read_header(data, os.path.join(folder, name))
                 if header is not None and name != file_name(header.base):
@@ -176,8 +176,12 @@ class Log:
                 reached = max(reached, slot[0] if slot else 0)
         return headers, reached
 
-    def _set_aside(self, name: str, size: int) -> bool:
-        """Take away a file that is no segment of this log; return whether there was anything in it."""
+    def _set_aside(self, name: str, size: int, *, move: bool) -> bool:
+        """Leave a file out that is no segment of this log; return whether anything was in it.
+
+        The newest one is not moved before another follows: its name is what tells
+        the next start how far the log once reached.
+        """
         path = os.path.join(self.folder, name)
         fd = self._files.open(path)
         empty = not self._files.read(fd, size, 0).strip(b"\0")
@@ -186,9 +190,11 @@ class Log:
             self._files.unlink(path)
             return False
         self.damaged += 1
-        kept = os.path.join(self._damaged_folder, f"{self.name}-{name}")
-        self._files.make_folder(self._damaged_folder)
-        self._files.rename(path, kept)
+        kept = path
+        if move:
+            kept = os.path.join(self._damaged_folder, f"{self.name}-{name}")
+            self._files.make_folder(self._damaged_folder)
+            self._files.rename(path, kept)
         log.error("segment unreadable log=%s bytes=%d kept=%s", self.name, size, kept)
         return True
 
@@ -208,6 +214,10 @@ class Log:
                 self._next_sequence = found.sequence + 1
         self._records_end = self.durable
         self._active, self._active_end = newest, newest.base + size
+        if reached > self.durable:
+            # Nothing more goes into this file; the room it still has is given back.
+            with contextlib.suppress(OSError):
+                self._files.truncate(newest.fd, reached - newest.base)
         return reached
 
     def _keep_damage(self, segment: Segment, damage: Damage) -> None:
@@ -303,7 +313,8 @@ class Log:
                 segment.write(position, data)
                 self._files.sync(segment.fd)
                 batch.entries += entries
-                position, sequence = follows, _ = entries[-1].end, entries[-1].sequence + 1
+                position = follows = entries[-1].end
+                sequence = entries[-1].sequence + 1
                 messages = messages[len(entries) :]
                 if batch.notes:
                     done = len(entries)
@@ -342,7 +353,6 @@ class Log:
 
     def settle(self, batch: Batch) -> None:
         """The batch is on the disk: readers may see it."""
-        self.fault = None
         self._under_way = 0
         for segment in batch.new_segments:
             self._segments.append(segment)
@@ -351,11 +361,9 @@ class Log:
         self.durable = self._records_end = batch.end
         self._recent.add(batch.entries)
 
-    def fail(self, batch: Batch, error: OSError) -> None:
-        """The batch is lost, and its files with it; `fault` says why until a commit succeeds."""
+    def fail(self, batch: Batch, error: Exception) -> None:
+        """The batch is lost, and its files with it."""
         self._under_way = 0
-        why = f"{error.strerror or error} in {self.folder}"
-        self.fault = StoreFull(why) if error.errno in _FULL else StoreFailed(why)
         if not batch.tried:
             return
         self._active = None
@@ -441,7 +449,7 @@ class Log:
         known = [one for one in self._files.names(folder) if one.endswith(".cur")]
         cursor = Cursor(self._files, path, name)
         if not cursor.found:
-            lost = bool(self._files.size(cursor.fd)) or (not known and self.head < self.durable)
+            lost = name + ".cur" in known or (not known and self.head < self.durable)
             cursor.begin(self.head if lost else self.durable)
             if lost:
                 log.warning("cursor lost log=%s cursor=%s now=%d", self.name, name, self.head)

@@ -1,6 +1,7 @@
 """The newest entries of a log, still decoded: what a reader that has caught up reads.
 
-One chunk a commit, oldest let go first. Chunks follow each other in the log with
+One chunk a commit, oldest let go first; a commit that is larger than all the room
+is not kept at all, and read from the files. Chunks follow each other in the log with
 at most a segment's header between them, so whoever stands at the end of one is
 at the beginning of the next.
 """
@@ -34,7 +35,7 @@ class Recent:
         self._starts.append(entries[0].position)
         self._bytes += _cost(entries)
         drop = 0
-        while self._bytes > BYTES_MAX and drop < len(self._chunks) - 1:
+        while self._bytes > BYTES_MAX and drop < len(self._chunks):
             self._bytes -= _cost(self._chunks[drop])
             drop += 1
         if drop:

@@ -3,10 +3,15 @@
     record := crc32 u32 | magic u16 | kind u8 | zero u8 | length u32 | sequence u64 | body
               (little-endian; 20 bytes, then `length` bytes of body)
 
-The CRC covers everything behind itself and starts from the salt of the segment,
-so a record left over in a recycled file, or copied to another, does not count.
+The CRC covers everything behind itself and starts from the segment's salt and the
+record's own position, so a record that lies anywhere but where it was written does
+not count: left over in a recycled file, put in the wrong place by the disk, or
+sent to us as the payload of a message.
+
 The magic is not a proof of anything: it only lets a scan find the next record
-behind damage at the speed of `bytes.find`.
+behind damage at the speed of `bytes.find`. It comes from the salt because a scan
+runs through what devices sent us. If they knew it, a payload of forged headers
+would cost a checksum over the rest of the file at every twelfth byte: hours.
 
 The body is MessagePack, made and read in one call into C:
 
@@ -28,10 +33,8 @@ import msgspec
 from bridge.message import Message
 
 __all__ = [
-    "BODY_BYTES_MAX",
     "DELETE",
     "HEADER_BYTES",
-    "MAGIC",
     "MESSAGE",
     "NOTED",
     "PUT",
@@ -41,6 +44,7 @@ __all__ = [
     "encode_all",
     "encode_one",
     "find_next",
+    "magic_of",
     "read_record",
 ]
 
@@ -49,14 +53,10 @@ NOTED: Final = 2
 PUT: Final = 3
 DELETE: Final = 4
 
-MAGIC: Final = 0xD05E
-BODY_BYTES_MAX: Final = 300 * 1024 * 1024  # past MQTT's largest packet: a longer one is damage
-
 _CRC: Final = Struct("<I")
 _REST: Final = Struct("<HBBIQ")
 _WHOLE: Final = Struct("<IHBBIQ")
 HEADER_BYTES: Final = _WHOLE.size
-_MAGIC_BYTES: Final = MAGIC.to_bytes(2, "little")
 
 _encode: Final = msgspec.msgpack.Encoder().encode
 _decode_message: Final = msgspec.msgpack.Decoder(Message).decode
@@ -86,10 +86,15 @@ class RawRecord(NamedTuple):
     end: int
 
 
-def encode_one(kind: int, body: bytes, sequence: int, salt: int) -> bytes:
-    """The bytes of one record."""
-    rest = _REST.pack(MAGIC, kind, 0, len(body), sequence) + body
-    return _CRC.pack(crc32(rest, salt)) + rest
+def magic_of(salt: int) -> int:
+    """The magic of a segment's records: two bytes that are neither zero nor ASCII."""
+    return salt & 0x7F7F | 0x8080
+
+
+def encode_one(kind: int, body: bytes, position: int, sequence: int, salt: int) -> bytes:
+    """The bytes of one record that will lie at `position`."""
+    rest = _REST.pack(magic_of(salt), kind, 0, len(body), sequence) + body
+    return _CRC.pack(crc32(rest, salt ^ position)) + rest
 
 
 def encode_all(
@@ -107,6 +112,7 @@ def encode_all(
     encode, pack_crc, pack_rest = _encode, _CRC.pack, _REST.pack
     limit = position + room
     kind, note = MESSAGE, b""
+    magic = magic_of(salt)
     for message in messages:
         if notes:
             note = notes.get(len(entries), b"")
@@ -115,8 +121,8 @@ def encode_all(
         end = position + HEADER_BYTES + len(body)
         if end > limit:
             break
-        rest = pack_rest(MAGIC, kind, 0, len(body), sequence) + body
-        add_part(pack_crc(crc32(rest, salt)))
+        rest = pack_rest(magic, kind, 0, len(body), sequence) + body
+        add_part(pack_crc(crc32(rest, salt ^ position)))
         add_part(rest)
         add_entry(Entry(position, end, sequence, message, note))
         position = end
@@ -134,6 +140,7 @@ def decode_all(
     of, and None for damage at `stopped_at`.
     """
     entries: list[Entry] = []
+    expected = magic_of(salt)
     unpack, decode = _WHOLE.unpack_from, _decode_message
     view = memoryview(data)
     size = len(data)
@@ -143,26 +150,30 @@ def decode_all(
             if body_at > size:
                 return entries, at, HEADER_BYTES
             crc, magic, kind, zero, length, sequence = unpack(data, at)
-            if magic != MAGIC or zero or length > BODY_BYTES_MAX:
+            if magic != expected or zero:
                 return entries, at, None
             end = body_at + length
             if end > size:
                 return entries, at, HEADER_BYTES + length
-            if crc32(view[at + 4 : end], salt) != crc:
+            if crc32(view[at + 4 : end], salt ^ (base + at)) != crc:
                 return entries, at, None
             if kind == MESSAGE:
                 entries.append(Entry(base + at, base + end, sequence, decode(view[body_at:end])))
-            else:
+            elif kind == NOTED:
                 note, message = _decode_noted(view[body_at:end])
                 entries.append(Entry(base + at, base + end, sequence, message, note))
+            else:
+                return entries, at, None
             at = end
     except msgspec.DecodeError:  # the checksum holds but the body is not ours: damage all the same
         return entries, at, None
     return entries, at, 0
 
 
-def read_record(data: bytes, at: int, salt: int) -> RawRecord | None:
+def read_record(data: bytes, at: int, base: int, salt: int) -> RawRecord | None:
     """The record at `at`, or None where no whole and sound one lies.
+
+    `base` is the position of `data[0]`.
 
     For recovery, where all the bytes there will ever be are at hand; a reader
     that may have to ask for more uses `decode_all`.
@@ -171,18 +182,23 @@ def read_record(data: bytes, at: int, salt: int) -> RawRecord | None:
         return None
     crc, magic, kind, zero, length, sequence = _WHOLE.unpack_from(data, at)
     end = at + HEADER_BYTES + int(length)
-    if magic != MAGIC or zero or end > len(data):
+    if magic != magic_of(salt) or zero or end > len(data):
         return None
-    if crc32(memoryview(data)[at + 4 : end], salt) != crc:
+    if crc32(memoryview(data)[at + 4 : end], salt ^ (base + at)) != crc:
         return None
     return RawRecord(kind, sequence, data[at + HEADER_BYTES : end], end)
 
 
-def find_next(data: bytes, at: int, salt: int) -> int | None:
-    """The offset of the next whole record at or behind `at`, or None."""
-    found = data.find(_MAGIC_BYTES, at + 4)
+def find_next(data: bytes, at: int, base: int, salt: int) -> int | None:
+    """The offset of the next whole record *behind* `at`, or None.
+
+    Behind, never at: whoever asks could not read the record at `at`, and would
+    come back to it for ever.
+    """
+    magic = magic_of(salt).to_bytes(2, "little")
+    found = data.find(magic, at + 5)
     while found >= 0:
-        if read_record(data, found - 4, salt) is not None:
+        if read_record(data, found - 4, base, salt) is not None:
             return found - 4
-        found = data.find(_MAGIC_BYTES, found + 1)
+        found = data.find(magic, found + 1)
     return None

@@ -1,16 +1,18 @@
 """One file of records, named by the position of its first byte.
 
     segment := header | header | record* | zeros
-    header  := "edgespl\n" | version u8 | zero × 3 | salt u32 | base u64 | sequence u64
-               | epoch u32 | crc32 u32 | zeros up to 64 bytes      (little-endian)
+    header  := "edgespl\n" | version u8 | zero × 3 | salt u32 | base u64 | follows u64
+               | sequence u64 | epoch u32 | crc32 u32 | zeros up to 64 bytes   (little-endian)
 
 The header stands twice, so that one rotten bit in it costs nothing; without its
 salt no record of the segment could be checked. `base` is the position of byte 0,
 `sequence` that of the first record. A record's place in the file is its position
 less the base.
 
-A segment ends where the next one begins: bytes beyond that, left by a commit
-that failed, never count.
+A segment's records end where the next one says that it `follows`: bytes beyond
+that, left by a commit that failed or a write that was torn, never count. Mostly
+the next one begins right there. Behind a torn tail it begins behind the torn
+bytes, because a position never comes back.
 """
 
 from __future__ import annotations
@@ -39,7 +41,7 @@ FORMAT_VERSION: Final = 1
 HEADER_BYTES: Final = 128
 _ONE: Final = 64
 _MAGIC: Final = b"edgespl\n"
-_FIELDS: Final = Struct("<8sB3xIQQI")
+_FIELDS: Final = Struct("<8sB3xIQQQI")
 _CRC: Final = Struct("<I")
 
 
@@ -48,33 +50,40 @@ class Header(NamedTuple):
 
     salt: int
     base: int
+    follows: int
     sequence: int
     epoch: int
 
     def encode(self) -> bytes:
         """Both copies, `HEADER_BYTES` in all."""
-        fields = _FIELDS.pack(_MAGIC, FORMAT_VERSION, self.salt, self.base, self.sequence, self.epoch)
+        fields = _FIELDS.pack(
+            _MAGIC, FORMAT_VERSION, self.salt, self.base, self.follows, self.sequence, self.epoch
+        )
         return (fields + _CRC.pack(crc32(fields))).ljust(_ONE, b"\0") * 2
 
 
 def read_header(data: bytes, path: str) -> Header | None:
     """The header, from whichever copy is whole; None when neither is.
 
-    Raises StoreFailed for a version that this program does not know.
+    Raises StoreFailed for a version that this program does not know. A newer one
+    may check its header in another way, so for it the magic is enough: one rotten
+    bit cannot make a newer header of ours, because the other copy is whole then.
     """
+    newer = 0
     for at in (0, _ONE):
         fields = data[at : at + _FIELDS.size]
         if len(fields) < _FIELDS.size or fields[:8] != _MAGIC:
             continue
-        if data[at + _FIELDS.size :][:4] != _CRC.pack(crc32(fields)):
-            continue
-        _, version, salt, base, sequence, epoch = _FIELDS.unpack(fields)
+        _, version, salt, base, follows, sequence, epoch = _FIELDS.unpack(fields)
         if version != FORMAT_VERSION:
-            raise StoreFailed(
-                f"{path}: written in store format {version}, and this edgespool knows only {FORMAT_VERSION}; "
-                "nothing was touched; run the newer edgespool, or give this one another folder with --state"
-            )
-        return Header(salt, base, sequence, epoch)
+            newer = max(newer, version)
+        elif data[at + _FIELDS.size :][:4] == _CRC.pack(crc32(fields)):
+            return Header(salt, base, follows, sequence, epoch)
+    if newer > FORMAT_VERSION:
+        raise StoreFailed(
+            f"{path}: written in store format {newer}, and this edgespool knows only {FORMAT_VERSION}; "
+            "nothing was touched; run the newer edgespool, or give this one another folder with --state"
+        )
     return None
 
 
@@ -134,23 +143,24 @@ def scan(segment: Segment, end: int) -> Iterator[RawRecord | Damage]:
     """Every record of a segment up to the position `end`, and every stretch that is none.
 
     A record's `end` is given as a position. Zeros up to `end` are no damage but
-    room not yet written; they end the scan. The whole segment is read at once:
+    room not yet written, when nothing follows them; they end the scan. The whole segment is read at once:
     it is at most a few MiB, and only the newest one is ever scanned at a start.
     """
-    data = segment.read(segment.first, end - segment.first)
+    first = segment.first
+    data = segment.read(first, end - first)
     at = 0
     while at < len(data):
-        record = read_record(data, at, segment.salt)
+        record = read_record(data, at, first, segment.salt)
         if record is not None:
             at = record.end
-            yield record._replace(end=segment.first + at)
+            yield record._replace(end=first + at)
             continue
-        begin = segment.first + at
-        found = find_next(data, at, segment.salt)
+        begin = first + at
+        found = find_next(data, at, first, segment.salt)
         if found is None:
             written = len(data[at:].rstrip(b"\0"))
             if written:
                 yield Damage(begin, begin + written, at_tail=True)
             return
         at = found
-        yield Damage(begin, segment.first + at, at_tail=False)
+        yield Damage(begin, first + at, at_tail=False)

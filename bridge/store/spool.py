@@ -6,6 +6,7 @@ eight tenths for the uplink, one for the downlink, one for dead letters.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import Final
 
@@ -18,6 +19,7 @@ from bridge.store.table import Table
 __all__ = ["Spool"]
 
 _TENTHS: Final = {"uplink": 8, "downlink": 1, "dead": 1}
+_TABLES: Final = ("sessions", "retained", "marks")
 
 
 class Spool:
@@ -29,6 +31,14 @@ class Spool:
         self._files = files
         self._lock = lock
         damaged = os.path.join(path, "damaged")
+        tables = os.path.join(path, "tables")
+        paths = [os.path.join(tables, name + ".tab") for name in _TABLES]
+        # All of them before the first is recovered, so that a newer format
+        # anywhere stops the start before a byte is written.
+        for name in _TENTHS:
+            Log.check(os.path.join(path, name), files)
+        for table in paths:
+            Table.check(table, files)
         self.uplink, self.downlink, self.dead = (
             Log.open(
                 os.path.join(path, name),
@@ -38,14 +48,12 @@ class Spool:
             )
             for name, tenths in _TENTHS.items()
         )
-        tables = os.path.join(path, "tables")
         files.make_folder(tables)
-        self.sessions = Table(os.path.join(tables, "sessions.tab"), files)
-        self.retained = Table(os.path.join(tables, "retained.tab"), files)
-        self.marks = Table(os.path.join(tables, "marks.tab"), files)
-        self.committer = Committer(
-            [self.uplink, self.downlink, self.dead, self.sessions, self.retained, self.marks]
-        )
+        self.sessions, self.retained, self.marks = (Table(table, files, damaged) for table in paths)
+        self._parts: list[Log | Table] = [
+            self.uplink, self.downlink, self.dead, self.sessions, self.retained, self.marks,
+        ]  # fmt: skip
+        self.committer = Committer(self._parts)
 
     @classmethod
     def open(cls, path: str, max_bytes: int, files: Files = OS_FILES) -> Spool:
@@ -80,11 +88,12 @@ class Spool:
     @property
     def damaged(self) -> int:
         """Stretches of bytes found damaged since the start."""
-        return self.uplink.damaged + self.downlink.damaged + self.dead.damaged
+        return sum(part.damaged for part in self._parts)
 
     async def close(self) -> None:
         """Commit what is queued, save and sync the cursors, let go of the lock."""
-        await self.committer.close()
-        for part in (self.uplink, self.downlink, self.dead, self.sessions, self.retained, self.marks):
-            part.close()
-        self._files.close(self._lock)
+        with contextlib.ExitStack() as closing:
+            closing.callback(self._files.close, self._lock)
+            for part in self._parts:
+                closing.callback(part.close)
+            await self.committer.close()

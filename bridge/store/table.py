@@ -5,6 +5,9 @@ later one counts. When more than half of it is stale, or when a write to it has
 failed, the whole table is written to a new file that takes the place of the old
 one at one stroke, so at every moment one whole file stands under the name.
 
+A record that is damaged costs its key the latest value: the one before counts
+again, if there is one. The bytes are kept aside and the table is written anew.
+
 It joins the commits of the logs through the same three steps: take, write,
 settle or fail.
 """
@@ -18,10 +21,9 @@ from typing import Final
 
 import msgspec
 
-from bridge.errors import StoreFailed
 from bridge.store.files import OS_FILES, Files
 from bridge.store.record import DELETE, PUT, RawRecord, encode_one
-from bridge.store.segment import HEADER_BYTES, Header, Segment, read_header, scan
+from bridge.store.segment import HEADER_BYTES, Damage, Header, Segment, read_header, scan
 
 __all__ = ["Table"]
 
@@ -38,15 +40,20 @@ class TableBatch:
     def __init__(self, changes: dict[str, bytes | None], whole: dict[str, bytes] | None) -> None:
         self.changes = changes
         self.whole = whole
-        self.error: OSError | None = None
+        self.tried = False  # whether anything of it may have reached the disk
 
 
 class Table:
     """Keys and values, in memory, and on the disk as of the last commit."""
 
-    def __init__(self, path: str, files: Files = OS_FILES) -> None:
-        """Read the file, or begin without one. Raises StoreFailed for a newer format."""
+    def __init__(self, path: str, files: Files = OS_FILES, damaged_folder: str | None = None) -> None:
+        """Read the file, or begin without one. Raises StoreFailed for a newer format.
+
+        What is damaged is kept as a copy in `damaged_folder` and logged, one line each.
+        """
         self.path = path
+        self.damaged = 0  # stretches found damaged since the start
+        self._damaged_folder = damaged_folder or path + "-damaged"
         self._files = files
         self._values: dict[str, bytes] = {}
         self._changes: dict[str, bytes | None] = {}
@@ -55,38 +62,72 @@ class Table:
         self._live_bytes = 0
         self._sequence = 1
         self._rewrite = True
-        folder, name = os.path.split(path)
+        there = self.check(path, files)
         files.unlink(path + ".new")  # a rewrite that was not finished
-        if name in files.names(folder):
+        if there:
+            # A killed rewrite may have put the file here and not synced its name;
+            # changes appended to it would go with the name.
+            files.sync_folder(os.path.dirname(path))
             self._load()
+
+    @staticmethod
+    def check(path: str, files: Files = OS_FILES) -> bool:
+        """Whether the file is there. Writes nothing; raises StoreFailed for a newer format."""
+        folder, name = os.path.split(path)
+        if name not in files.names(folder):
+            return False
+        fd = files.open(path)
+        try:
+            read_header(files.read(fd, HEADER_BYTES, 0), path)
+        finally:
+            files.close(fd)
+        return True
 
     def _load(self) -> None:
         fd = self._files.open(self.path)
+        size = self._files.size(fd)
         header = read_header(self._files.read(fd, HEADER_BYTES, 0), self.path)
         if header is None:
+            self._keep_damage(0, self._files.read(fd, size, 0))
             self._files.close(fd)
-            log.error("table unreadable path=%s; it is kept and a new one begins", self.path)
-            self._files.rename(self.path, self.path + ".damaged")
             return
-        self._segment = Segment(self._files, self.path, header, fd)
+        self._segment = segment = Segment(self._files, self.path, header, fd)
         self._end = HEADER_BYTES
-        whole = True
-        for found in scan(self._segment, self._files.size(fd)):
-            if not isinstance(found, RawRecord):
-                whole = False
-                log.warning("damage skipped table=%s begin=%d end=%d", self.path, found.begin, found.end)
-                continue
-            self._end, self._sequence = found.end, found.sequence + 1
-            try:
-                key, value = _decode(found.body)
-            except msgspec.DecodeError as error:
-                raise StoreFailed(f"{self.path}: a record that no edgespool wrote: {error}") from None
-            if found.kind == PUT and value is not None:
-                self._values[key] = value
-            else:
-                self._values.pop(key, None)
+        self._rewrite = False
+        for found in scan(segment, size):
+            if isinstance(found, RawRecord):
+                begin, self._end, self._sequence = self._end, found.end, found.sequence + 1
+                if self._take_in(found):
+                    continue
+                found = Damage(begin, found.end, at_tail=False)
+            self._end = found.end
+            self._rewrite = True
+            self._keep_damage(found.begin, segment.read(found.begin, found.end - found.begin))
         self._live_bytes = sum(len(key) + len(value) + 32 for key, value in self._values.items())
-        self._rewrite = not whole
+
+    def _take_in(self, record: RawRecord) -> bool:
+        try:
+            key, value = _decode(record.body)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return False
+        if record.kind == PUT and value is not None:
+            self._values[key] = value
+        elif record.kind == DELETE:
+            self._values.pop(key, None)
+        else:
+            return False
+        return True
+
+    def _keep_damage(self, begin: int, data: bytes) -> None:
+        self.damaged += 1
+        kept = os.path.join(self._damaged_folder, f"{os.path.basename(self.path)}-{begin:020d}.bin")
+        try:
+            self._files.keep(kept, data)
+        except OSError as error:
+            kept = f"not ({error.strerror})"
+        log.warning(
+            "damage skipped table=%s begin=%d end=%d kept=%s", self.path, begin, begin + len(data), kept
+        )
 
     # ---- as a dict -----------------------------------------------------------------
 
@@ -131,10 +172,11 @@ class Table:
 
     def write(self, batch: TableBatch) -> None:
         """Write and sync a batch. Raises OSError; then the next batch writes the whole table."""
+        batch.tried = True
         if batch.whole is not None or self._segment is None:
             self._write_whole(batch.whole or {})
             return
-        data = self._encode(batch.changes, self._segment.salt)
+        data = self._encode(batch.changes, self._end, self._segment.salt)
         self._segment.write(self._end, data)
         self._files.sync(self._segment.fd)
         self._end += len(data)
@@ -142,8 +184,8 @@ class Table:
     def _write_whole(self, values: dict[str, bytes]) -> None:
         path = self.path + ".new"
         self._files.unlink(path)
-        header = Header(int.from_bytes(os.urandom(4), "little"), 0, self._sequence, 0)
-        data = header.encode() + self._encode(values, header.salt)
+        header = Header(int.from_bytes(os.urandom(4), "little"), 0, 0, self._sequence, 0)
+        data = header.encode() + self._encode(values, HEADER_BYTES, header.salt)
         segment = Segment(self._files, path, header, self._files.create(path))
         try:
             segment.write(0, data)
@@ -158,11 +200,12 @@ class Table:
             self._segment.close()
         self._segment, self._end = segment, len(data)
 
-    def _encode(self, changes: dict[str, bytes] | dict[str, bytes | None], salt: int) -> bytes:
+    def _encode(self, changes: dict[str, bytes] | dict[str, bytes | None], position: int, salt: int) -> bytes:
         parts = []
         for key, value in changes.items():
             kind = DELETE if value is None else PUT
-            parts.append(encode_one(kind, _encode((key, value)), self._sequence, salt))
+            parts.append(encode_one(kind, _encode((key, value)), position, self._sequence, salt))
+            position += len(parts[-1])
             self._sequence += 1
         return b"".join(parts)
 
@@ -170,12 +213,17 @@ class Table:
         """The batch is on the disk."""
         self._rewrite = False
 
-    def fail(self, batch: TableBatch, error: OSError) -> None:
-        """The batch is not on the disk, and the file is not trusted again."""
-        self._rewrite = True
+    def fail(self, batch: TableBatch, error: Exception) -> None:
+        """The batch is not on the disk, and the file is not trusted again.
+
+        Its changes are kept for the next commit: they are state, and nobody sends
+        them again.
+        """
+        self._rewrite = self._rewrite or batch.tried
         self._changes = {**batch.changes, **self._changes}
 
     def close(self) -> None:
         """Let go of the file. What was not committed is gone."""
         if self._segment is not None:
             self._segment.close()
+            self._segment = None

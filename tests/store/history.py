@@ -1,0 +1,212 @@
+"""Histories of a store on a hostile disk, and what has to be true in each of them.
+
+1. What a commit has confirmed is there, once, in order, until its cursor has passed it.
+2. A sequence number never stands for two contents, for anyone who ever saw them.
+3. A cursor stands where it was saved, or before; never behind the end of the log.
+4. A key of a table has the value last confirmed, or one handed over after it.
+5. After a clean stop nothing is repeated.
+6. The store always opens.
+"""
+
+from __future__ import annotations
+
+import errno
+from random import Random
+from typing import Any
+
+from bridge.message import Message
+from bridge.store.log import Log
+from bridge.store.record import Entry
+from bridge.store.table import Table
+from tests.store.disk import HostileDisk, Killed, Site
+
+FOLDER = "/gateway/state/uplink"
+TABLE = "/gateway/state/tables/marks.tab"
+SEGMENT_BYTES = 600
+
+
+class History:
+    """One store, and what its users know."""
+
+    def __init__(self, luck: Random, forgetful: Site | None = None) -> None:
+        self.luck = luck
+        self.disk = HostileDisk(forgetful)
+        self.disk.add_folder("/gateway")
+        self.disk.sync_folder("/")
+        self.number = 0
+        self.confirmed: list[int] = []  # numbers of messages a device got its PUBACK for
+        self.settled: set[int] = set()  # numbers the far end has taken
+        self.seen: dict[tuple[int, int], int] = {}  # identity → number of the message
+        self.late: int | None = None  # where a second cursor began
+        self.values: dict[str, list[bytes]] = {}  # key → value confirmed, values handed over since
+        self.reopen()
+
+    # ---- steps ---------------------------------------------------------------------
+
+    def open(self) -> None:
+        self.disk.make_folder("/gateway/state")
+        self.log = Log.open(FOLDER, max_bytes=1 << 20, segment_bytes=SEGMENT_BYTES, files=self.disk)
+        self.disk.make_folder("/gateway/state/tables")
+        self.table = Table(TABLE, self.disk)
+        self.cursor = self.log.cursor("cloud")
+        if self.late is not None:
+            assert self.log.cursor("late").position == self.late, "a new route begins where it began"
+
+    def reopen(self) -> None:
+        dying = self.luck.random() < 0.3
+        try:
+            if dying:
+                self.die_after(self.luck.randrange(12))
+            self.open()
+        except Killed:
+            self.crash()
+            return
+        self.disk.before = lambda call: None
+        self.check()
+
+    def crash(self) -> None:
+        if self.luck.random() < 0.6:
+            self.disk.power_cut(self.luck)
+        else:
+            self.disk.kill()
+        self.reopen()
+
+    def stop(self) -> None:
+        """A clean stop, and then the plug is pulled."""
+        position = self.cursor.position
+        self.log.close()
+        self.table.close()
+        assert not self.disk.open_files
+        self.disk.power_cut(self.luck)
+        self.open()
+        assert self.cursor.position == position
+        self.check()
+
+    def die_after(self, count: int) -> None:
+        left = [count]
+
+        def before(call: str) -> None:
+            left[0] -= 1
+            if left[0] < 0:
+                raise Killed
+
+        self.disk.before = before
+
+    def fail_after(self, count: int) -> None:
+        left = [count]
+        number = self.luck.choice((errno.EIO, errno.ENOSPC))
+
+        def before(call: str) -> None:
+            left[0] -= 1
+            if left[0] == -1:
+                raise OSError(number, "injected")
+
+        self.disk.before = before
+
+    def commit(self) -> None:
+        count = self.luck.randrange(1, 5)
+        numbers = range(self.number, self.number + count)
+        self.number += count
+        for number in numbers:
+            size = self.luck.choice((0, 10, 80, 300, 900))
+            self.log.append(Message("a/b", b"%d:" % number + b"x" * size), self.luck.choice((b"", b"why")))
+        key = self.luck.choice("kl")
+        if put := self.luck.random() < 0.5:
+            value = b"%d" % self.number
+            self.table.put(key, value * self.luck.choice((1, 40)))
+            self.values.setdefault(key, [b""]).append(self.table.get(key) or b"")
+        work: list[tuple[Any, Any]] = [(self.log, self.log.take())]
+        if put or self.table.dirty:
+            work.append((self.table, self.table.take()))
+        fate = self.luck.random()
+        if fate < 0.15:
+            self.die_after(self.luck.randrange(10))
+        elif fate < 0.3:
+            self.fail_after(self.luck.randrange(8))
+        try:
+            for part, batch in work:
+                part.write(batch)
+        except Killed:
+            self.crash()
+            return
+        except OSError as error:
+            for part, batch in work:
+                part.fail(batch, error)
+            self.disk.before = lambda call: None
+            return
+        self.disk.before = lambda call: None
+        for part, batch in work:
+            part.settle(batch)
+        self.confirmed += numbers
+        for key in work[1][1].changes if len(work) > 1 else ():
+            self.values[key] = self.values[key][-1:]
+
+    def deliver(self) -> None:
+        """The far end takes some of what waits; the cursor follows."""
+        entries = self.log.read(self.cursor.position, self.luck.randrange(1, 6), self.luck.choice((1, 500)))
+        self.see(entries)
+        if entries and self.luck.random() < 0.8:
+            self.settled.update(number_of(entry) for entry in entries)
+            self.cursor.save(entries[-1].end)
+
+    def trim(self) -> None:
+        self.log.trim()
+
+    def begin_route(self) -> None:
+        """A second route, that takes nothing."""
+        self.late = self.log.cursor("late").position
+
+    def write_table_anew(self) -> None:
+        self.table._rewrite = True
+
+    # ---- what has to be true -------------------------------------------------------
+
+    def see(self, entries: list[Entry]) -> None:
+        for entry in entries:
+            identity = self.log.epoch, entry.sequence
+            number = number_of(entry)
+            assert self.seen.setdefault(identity, number) == number, "one identity, two messages"
+
+    def check(self) -> None:
+        log = self.log
+        assert log.head <= self.cursor.position <= log.durable
+        entries = everything(log, log.head)
+        self.see(entries)
+        sequences = [entry.sequence for entry in entries]
+        assert sequences == sorted(set(sequences))
+        numbers = [number_of(entry) for entry in entries]
+        assert numbers == sorted(set(numbers)), "in order, once"
+        waiting = {number_of(entry) for entry in everything(log, self.cursor.position)}
+        lost = set(self.confirmed) - self.settled - waiting
+        assert not lost, f"confirmed and lost: {sorted(lost)}"
+        for key, values in self.values.items():
+            assert (self.table.get(key) or b"") in values, "table"
+        assert set(self.table) <= set(self.values)
+
+    def run(self, steps: int) -> None:
+        for _ in range(steps):
+            self.luck.choices(
+                (
+                    self.commit,
+                    self.deliver,
+                    self.trim,
+                    self.crash,
+                    self.stop,
+                    self.write_table_anew,
+                    self.begin_route,
+                ),
+                (16, 8, 4, 6, 2, 2, 1),
+            )[0]()
+        self.crash()
+
+
+def everything(log: Log, position: int) -> list[Entry]:
+    entries: list[Entry] = []
+    while more := log.read(position, 7):
+        entries += more
+        position = more[-1].end
+    return entries
+
+
+def number_of(entry: Entry) -> int:
+    return int(entry.message.payload.split(b":")[0])
