@@ -1,0 +1,540 @@
+"""Persistent messages to RabbitMQ, each one kept until the broker has confirmed it.
+
+    _line ──publish──▶ unconfirmed[tag] ──basic.ack──▶ settled
+                            │
+                            ├─ basic.return, then ack ─▶ refused: no queue wants it
+                            └─ basic.nack ─▶ the link is given up, and nothing is promised
+
+What the broker says, and what we make of it:
+
+    return   for good: the message has no destination. It goes to the dead letters
+             and its neighbours travel on. The return precedes the ack of its tag.
+    nack     not the message's fault (a queue is full, a node is in trouble), so it
+             is no refusal: it would put good messages among the dead. Everything
+             waits for the back-off and comes again, and the outage is seen.
+    closed   with 406 or a frame error: perhaps one message is to blame. The next link
+             goes one message at a time until it is found; that one is refused.
+             With 404 or 403 somebody has to set something up: wait.
+
+What was confirmed of a batch that failed as a whole is remembered, and skipped when
+the batch returns. Otherwise a batch larger than the room in a queue would deliver
+its first half for ever.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import ssl
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import pika
+from pika import exceptions
+from pika.adapters.asyncio_connection import AsyncioConnection
+from pika.adapters.utils import connection_workflow
+from pika.spec import Basic
+
+from bridge.errors import ConfigError, SinkUnavailable
+from bridge.sinks.amqp_wire import Unsendable, publish_frames
+from bridge.sinks.base import Outgoing, Refusal
+from bridge.sinks.options import AmqpOptions, Declaration, describe
+
+__all__ = ["AmqpSink"]
+
+# It reports one failed attempt five times over, as errors; an outage is told once, by whoever keeps us.
+logging.getLogger("pika").setLevel(logging.CRITICAL)
+
+# What lies in our own buffer is neither with the broker nor needed: the kernel's buffer keeps the line full.
+BUFFER_BYTES_MAX: Final = 1 << 20
+# Frames are handed over in pieces of this size: one system call each.
+WRITE_BYTES: Final = 64 << 10
+CLOSE_S: Final = 1.0
+POISON_MAX: Final = 1000
+# Reply codes that may be about one message: precondition failed, and the errors of framing and syntax.
+_PERHAPS_ONE_MESSAGE: Final = frozenset({406, 501, 502, 503, 505})
+
+
+class _Call:
+    """One `send_batch` that has not returned: messages before `next` are published or done with."""
+
+    __slots__ = ("batch", "done", "next", "refusals", "unconfirmed")
+
+    def __init__(self, batch: Sequence[Outgoing], done: asyncio.Future[list[Refusal]]) -> None:
+        self.batch = batch
+        self.done = done
+        self.next = 0
+        self.unconfirmed = 0
+        self.refusals: dict[int, str] = {}
+
+    def finish(self) -> None:
+        """Return to the caller if nothing is open any more."""
+        if not self.unconfirmed and self.next == len(self.batch) and not self.done.done():
+            self.done.set_result([Refusal(index, reason) for index, reason in sorted(self.refusals.items())])
+
+
+class _Memory:
+    """What must outlive a link: ids the broker owns though their batch failed, and poison."""
+
+    def __init__(self, owned_max: int) -> None:
+        self.poison: dict[str, str] = {}
+        self.careful = 0  # how many messages still go one at a time
+        self._owned: dict[str, None] = {}
+        self._owned_max = owned_max
+
+    def own(self, message_id: str) -> None:
+        self._owned[message_id] = None
+        if len(self._owned) > self._owned_max:
+            del self._owned[next(iter(self._owned))]
+
+    def disown(self, message_id: str) -> bool:
+        """True when the broker owns it already; it is asked once for each time it is sent."""
+        if not self._owned or message_id not in self._owned:
+            return False
+        del self._owned[message_id]
+        return True
+
+    def blame(self, message_id: str, reason: str) -> None:
+        self.poison[message_id] = reason
+        if len(self.poison) > POISON_MAX:
+            del self.poison[next(iter(self.poison))]
+
+
+class AmqpSink:
+    """One exchange of one broker."""
+
+    def __init__(self, name: str, options: AmqpOptions, gateway: str) -> None:
+        self.name = name
+        self.gateway = gateway
+        self._options = options
+        self._memory = _Memory(2 * options.window)
+        self._link: _Link | None = None
+
+    @property
+    def waiting(self) -> str:
+        """Why nothing goes out although nothing is broken; for the status."""
+        return "" if self._link is None else self._link.blocked
+
+    async def open(self) -> None:
+        """See Sink. Raises ConfigError for a certificate that cannot be read."""
+        await self.close()
+        where = describe(self._options)
+        link = self._link = _Link(self.name, self._options, self.gateway, self._memory)
+        try:
+            async with asyncio.timeout(self._options.open_timeout):
+                await link.open()
+        except TimeoutError:
+            await self.close()
+            raise SinkUnavailable(f"{where}: no answer within {self._options.open_timeout:g} s") from None
+        except SinkUnavailable as error:
+            await self.close()
+            raise SinkUnavailable(f"{where}: {error}") from None
+        except BaseException:
+            await self.close()
+            raise
+
+    async def send_batch(self, batch: Sequence[Outgoing]) -> list[Refusal]:
+        """See Sink."""
+        if self._link is None:
+            raise SinkUnavailable(f"{self.name} is not open")
+        return await self._link.send_batch(batch)
+
+    async def lost(self) -> str:
+        """See Sink."""
+        if self._link is None:
+            return f"{self.name} is not open"
+        return await asyncio.shield(self._link.lost)
+
+    async def close(self) -> None:
+        """See Sink."""
+        link, self._link = self._link, None
+        if link is not None:
+            await link.close()
+
+
+class _Connection(AsyncioConnection):  # type: ignore[misc]  # pika has no types for us
+    """Pika's connection with the three things that it keeps for its adapters."""
+
+    def write(self, data: bytes) -> None:
+        self._adapter_emit_data(data)
+
+    @property
+    def buffered_bytes(self) -> int:
+        return 0 if self._transport is None else int(self._transport.get_write_buffer_size())
+
+    def abort(self, error: Exception) -> None:
+        self._terminate_stream(error)
+
+
+class _Link:
+    """One connection from its first byte to its last; `lost` says why it ended."""
+
+    def __init__(self, name: str, options: AmqpOptions, gateway: str, memory: _Memory) -> None:
+        self.blocked = ""
+        self._loop = asyncio.get_running_loop()
+        self.lost: asyncio.Future[str] = self._loop.create_future()
+        self._name = name
+        self._options = options
+        self._gateway = gateway
+        self._memory = memory
+        self._connection: _Connection | None = None
+        self._channel: Any = None
+        self._closed = asyncio.Event()
+        self._is_open = False
+        self._line: deque[_Call] = deque()
+        self._unconfirmed: dict[int, tuple[_Call, int]] = {}
+        self._next_tag = 1
+        self._oldest_tag = 1
+        self._returned: dict[str, str] = {}
+        self._progress_at = 0.0  # when the oldest unconfirmed message became the oldest
+        self._timer: asyncio.TimerHandle | None = None
+
+    # ---- opening -------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Connect, choose confirms, declare, and see that the exchange is there."""
+        opened: asyncio.Future[Any] = self._loop.create_future()
+        self._connection = _Connection(
+            self._parameters(),
+            on_open_callback=_result_of(opened),
+            on_open_error_callback=self._on_closed,
+            on_close_callback=self._on_closed,
+            custom_ioloop=self._loop,
+        )
+        await self._unless_lost(opened)
+        self._connection.add_on_connection_blocked_callback(self._on_blocked)
+        self._connection.add_on_connection_unblocked_callback(self._on_unblocked)
+        self._channel = await self._ask(self._connection.channel, "on_open_callback")
+        self._channel.add_on_close_callback(self._on_channel_closed)
+        self._channel.add_on_return_callback(self._on_return)
+        await self._ask(self._channel.confirm_delivery, ack_nack_callback=self._on_confirm)
+        for declaration in self._options.declare:
+            await self._declare(declaration)
+        if self._options.exchange:
+            await self._ask(self._channel.exchange_declare, exchange=self._options.exchange, passive=True)
+        self._is_open = True
+
+    def _parameters(self) -> pika.URLParameters:
+        options = self._options
+        parameters = pika.URLParameters(options.url.get_secret_value())
+        parameters.heartbeat = int(options.heartbeat)
+        parameters.connection_attempts = 1
+        parameters.socket_timeout = parameters.stack_timeout = options.open_timeout
+        parameters.blocked_connection_timeout = (
+            None  # how long a broker may block us is its operator's affair
+        )
+        parameters.client_properties = {"connection_name": f"{self._gateway} {self._name}"}
+        if options.tls is not None:
+            try:
+                context = ssl.create_default_context(cafile=options.tls.ca)
+                if options.tls.certificate is not None:
+                    context.load_cert_chain(options.tls.certificate, options.tls.key)
+            except OSError as error:  # ssl.SSLError is one
+                raise ConfigError(f"sinks.{self._name}.amqp.tls: {error}") from error
+            parameters.ssl_options = pika.SSLOptions(context, parameters.host)
+        return parameters
+
+    async def _declare(self, declaration: Declaration) -> None:
+        if (queue := declaration.queue) is not None:
+            # A classic queue is declared without a type, as everybody else declares it: an
+            # argument that differs is a conflict.
+            kind = {} if queue.type == "classic" else {"x-queue-type": queue.type}
+            arguments = {**queue.arguments, **kind}
+            await self._ask(
+                self._channel.queue_declare, queue=queue.name, durable=queue.durable, arguments=arguments
+            )
+        if (exchange := declaration.exchange) is not None:
+            await self._ask(
+                self._channel.exchange_declare,
+                exchange=exchange.name,
+                exchange_type=exchange.type,
+                durable=True,
+                arguments=exchange.arguments,
+            )
+        if (binding := declaration.binding) is not None:
+            await self._ask(
+                self._channel.queue_bind,
+                queue=binding.queue,
+                exchange=binding.exchange,
+                routing_key=binding.key,
+            )
+
+    async def _ask(self, method: Callable[..., Any], callback: str = "callback", **arguments: Any) -> Any:
+        """Call one of pika's methods and wait for the broker's answer."""
+        answer: asyncio.Future[Any] = self._loop.create_future()
+        try:
+            method(**{callback: _result_of(answer)}, **arguments)
+        except exceptions.AMQPError as error:
+            raise SinkUnavailable(_explain(error)) from error
+        return await self._unless_lost(answer)
+
+    async def _unless_lost(self, answer: asyncio.Future[Any]) -> Any:
+        await asyncio.wait((answer, self.lost), return_when=asyncio.FIRST_COMPLETED)
+        if not answer.done():
+            answer.cancel()
+            raise SinkUnavailable(self.lost.result())
+        return answer.result()
+
+    # ---- sending -------------------------------------------------------------------
+
+    async def send_batch(self, batch: Sequence[Outgoing]) -> list[Refusal]:
+        """See Sink."""
+        if not self._is_open or self.lost.done():
+            raise SinkUnavailable(self.lost.result() if self.lost.done() else f"{self._name} is not open")
+        if not batch:
+            return []
+        call = _Call(batch, self._loop.create_future())
+        self._line.append(call)
+        self._pump()
+        try:
+            return await call.done
+        except asyncio.CancelledError:
+            if not self.lost.done():
+                self._remember(call)
+                if call in self._line:
+                    self._line.remove(call)
+            raise
+
+    def _pump(self) -> None:
+        """Publish while the window, the buffer and the broker allow.
+
+        Nobody tells us when the buffer has drained, and nobody needs to: what lies
+        in it is unconfirmed, so a confirm is bound to come, and each one pumps.
+        """
+        connection = self._connection
+        if self.blocked or connection is None or self.lost.done():
+            return
+        window = 1 if self._memory.careful else self._options.window
+        frame_max = connection.params.frame_max or 131_072
+        pieces: list[bytes] = []
+        piece_bytes = 0
+        while self._line and len(self._unconfirmed) < window:
+            call = self._line[0]
+            index = call.next
+            call.next += 1
+            frames = self._frames(call, index, frame_max)
+            if frames is not None:
+                pieces += frames
+                piece_bytes += sum(map(len, frames))
+            if call.next == len(call.batch):
+                self._line.popleft()
+                call.finish()
+            if piece_bytes >= WRITE_BYTES:
+                self._write(connection, pieces)
+                pieces, piece_bytes = [], 0
+                if connection.buffered_bytes > BUFFER_BYTES_MAX:
+                    break
+        if pieces:
+            self._write(connection, pieces)
+
+    def _frames(self, call: _Call, index: int, frame_max: int) -> list[bytes] | None:
+        """Give the message its tag and return its frames; None when it does not travel."""
+        outgoing = call.batch[index]
+        memory = self._memory
+        if memory.disown(outgoing.id):
+            return None
+        try:
+            if memory.poison and outgoing.id in memory.poison:
+                raise Unsendable(memory.poison[outgoing.id])
+            frames = publish_frames(outgoing, self._options.exchange, frame_max)
+        except Unsendable as error:
+            call.refusals[index] = str(error)
+            return None
+        if not self._unconfirmed:
+            self._progress_at = self._loop.time()
+            self._watch()
+        self._unconfirmed[self._next_tag] = (call, index)
+        self._next_tag += 1
+        call.unconfirmed += 1
+        return frames
+
+    def _write(self, connection: _Connection, pieces: list[bytes]) -> None:
+        # Joined, because each write costs the broker and us a system call; but a large
+        # body in its frames, because a half-sent piece is copied again with each send.
+        if len(pieces) > 3 and max(map(len, pieces)) < WRITE_BYTES:
+            connection.write(b"".join(pieces))
+        else:
+            for piece in pieces:
+                connection.write(piece)
+
+    # ---- what the broker says ------------------------------------------------------
+
+    def _on_confirm(self, frame: Any) -> None:
+        method = frame.method
+        if isinstance(method, Basic.Nack):
+            self._fail("the broker does not take messages now (basic.nack): a queue is full or in trouble")
+            return
+        tag: int = method.delivery_tag
+        if method.multiple:
+            for each in range(self._oldest_tag, tag + 1):
+                self._settle(each)
+        else:
+            self._settle(tag)
+        oldest = self._oldest_tag
+        while oldest < self._next_tag and oldest not in self._unconfirmed:
+            oldest += 1
+        if oldest != self._oldest_tag:
+            self._oldest_tag = oldest
+            self._progress_at = self._loop.time()
+        self._pump()
+
+    def _settle(self, tag: int) -> None:
+        published = self._unconfirmed.pop(tag, None)
+        if published is None:
+            return
+        call, index = published
+        message_id = call.batch[index].id
+        call.unconfirmed -= 1
+        if self._memory.careful:
+            self._memory.careful -= 1
+        if self._returned and message_id in self._returned:
+            call.refusals[index] = self._returned.pop(message_id)
+        elif call.done.done():  # cancelled meanwhile; the broker owns it all the same
+            self._memory.own(message_id)
+        call.finish()
+
+    def _on_return(self, _channel: Any, method: Any, properties: Any, _body: bytes) -> None:
+        exchange = f"exchange {method.exchange!r}" if method.exchange else "the default exchange"
+        self._returned[properties.message_id] = (
+            f"no queue takes it: {exchange}, routing key {method.routing_key!r}"
+            f" ({method.reply_code} {method.reply_text})"
+        )
+
+    def _on_blocked(self, _connection: Any, frame: Any) -> None:
+        self.blocked = f"the broker has blocked publishers: {frame.method.reason}"
+
+    def _on_unblocked(self, _connection: Any, _frame: Any) -> None:
+        self.blocked = ""
+        self._progress_at = self._loop.time()
+        self._pump()
+
+    def _on_channel_closed(self, _channel: Any, error: Exception) -> None:
+        self._suspect(error)
+        self._fail(_explain(error))
+
+    def _on_closed(self, _connection: Any, error: Exception) -> None:
+        self._closed.set()
+        self._suspect(error)
+        self._fail(_explain(error))
+
+    def _suspect(self, error: Exception) -> None:
+        """If one message may be to blame for the end, see to it that it is found."""
+        code = getattr(error, "reply_code", 0)
+        if self.lost.done() or code not in _PERHAPS_ONE_MESSAGE or not self._unconfirmed:
+            return
+        if len(self._unconfirmed) == 1:
+            call, index = next(iter(self._unconfirmed.values()))
+            self._memory.blame(call.batch[index].id, _explain(error))
+            self._memory.careful = 0
+        else:
+            self._memory.careful = len(self._unconfirmed)
+
+    # ---- the end -------------------------------------------------------------------
+
+    def _fail(self, reason: str) -> None:
+        """The link is lost: nothing that is under way is promised."""
+        if self.lost.done():
+            return
+        self.lost.set_result(reason)
+        self.blocked = ""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        calls = {id(call): call for call in (*self._line, *(call for call, _ in self._unconfirmed.values()))}
+        for call in calls.values():
+            if not call.done.done():
+                self._remember(call)
+                call.done.set_exception(SinkUnavailable(reason))
+        self._line.clear()
+        self._unconfirmed.clear()
+
+    def _remember(self, call: _Call) -> None:
+        """The caller will never know which of these the broker owns, so we know it for him."""
+        still_open = {index for other, index in self._unconfirmed.values() if other is call}
+        for index in range(call.next):
+            if index not in still_open and index not in call.refusals:
+                self._memory.own(call.batch[index].id)
+
+    def _watch(self) -> None:
+        """Lose patience when the oldest message has waited too long; a block does not count."""
+        if self._timer is not None:
+            return
+        timeout_s = self._options.confirm_timeout
+        self._timer = self._loop.call_at(self._progress_at + timeout_s, self._look)
+
+    def _look(self) -> None:
+        self._timer = None
+        if not self._unconfirmed or self.lost.done():
+            return
+        if self.blocked:
+            self._progress_at = self._loop.time()
+        if self._loop.time() - self._progress_at >= self._options.confirm_timeout:
+            self._fail(f"no confirmation within {self._options.confirm_timeout:g} s")
+        else:
+            self._watch()
+
+    async def close(self) -> None:
+        """Say goodbye if anybody listens; afterwards the socket is gone."""
+        self._fail(f"{self._name} was closed")
+        connection = self._connection
+        if connection is None or self._closed.is_set():
+            return
+        try:
+            if not connection.is_closing and not connection.is_closed:
+                connection.close()
+            async with asyncio.timeout(CLOSE_S):
+                await self._closed.wait()
+        except (TimeoutError, exceptions.AMQPError):
+            pass
+        finally:
+            if not self._closed.is_set():
+                connection.abort(exceptions.ConnectionClosed(0, "closed"))
+
+
+def _result_of(future: asyncio.Future[Any]) -> Callable[..., None]:
+    def done(*answer: Any) -> None:
+        if not future.done():
+            future.set_result(answer[0] if answer else None)
+
+    return done
+
+
+def _explain(error: BaseException) -> str:
+    """Say in one line, and for the operator, what pika wraps in up to four exceptions."""
+    error = _innermost(error)
+    match error:
+        case exceptions.ProbableAuthenticationError():
+            return "the broker refuses the user name or the password"
+        case exceptions.ProbableAccessDeniedError():
+            return "the broker refuses access to the virtual host"
+        case exceptions.ConnectionClosed() | exceptions.ChannelClosed():
+            return f"closed by the broker: {error.reply_code} {error.reply_text}"
+        case exceptions.AMQPHeartbeatTimeout():
+            return "the broker's heartbeats stopped"
+        case exceptions.StreamLostError() | exceptions.IncompatibleProtocolError():
+            return "the connection broke"
+        case socket.gaierror():
+            return f"the host name is not known: {error.strerror}"
+        case ssl.SSLError():
+            return f"TLS: {error}"
+        case TimeoutError() | connection_workflow.AMQPConnectorStackTimeout():
+            return "no answer"
+        case OSError():
+            return (error.strerror or str(error)).lower()
+        case _:
+            return str(error) or type(error).__name__
+
+
+def _innermost(error: BaseException) -> BaseException:
+    for _ in range(8):
+        inner = getattr(error, "exceptions", None) or getattr(error, "exception", None)
+        if isinstance(inner, (list, tuple)):
+            inner = inner[-1]
+        if inner is None and type(error) is exceptions.AMQPConnectionError and error.args:
+            inner = error.args[0]
+        if not isinstance(inner, BaseException):
+            break
+        error = inner
+    return error

@@ -1,0 +1,193 @@
+"""One message as the bytes of its AMQP frames.
+
+    publish := method frame | header frame | body frame *      (AMQP 0-9-1, 4.2.6)
+    frame   := type u8 | channel u16 | size u32 | payload | 0xCE
+
+The general encoder of an AMQP library walks a table of every property for every
+message. Here the parts that many messages share are built once, and a message
+costs a handful of joins. `Unsendable` is raised for what AMQP cannot say: a
+routing key over 255 bytes, a header over one frame.
+
+What a device wrote never becomes the *name* of a header. RabbitMQ routes by some
+of them (CC, BCC), so a device could otherwise send to queues that the operator
+never named; user properties travel as one array of pairs, which also keeps their
+order and their duplicates.
+"""
+
+from __future__ import annotations
+
+import struct
+from functools import lru_cache
+from typing import Final
+
+from bridge.message import Properties
+from bridge.sinks.base import Outgoing
+from bridge.sinks.metadata import rfc3339
+
+__all__ = ["Unsendable", "publish_frames"]
+
+_CHANNEL: Final = 1
+_METHOD, _HEADER, _BODY = 1, 2, 3
+_FRAME_END: Final = b"\xce"
+FRAME_OVERHEAD: Final = 8
+
+# Basic properties in the order of their flags, highest bit first (AMQP 0-9-1, 4.2.6.1).
+_CONTENT_TYPE: Final = 1 << 15
+_HEADERS: Final = 1 << 13
+_DELIVERY_MODE: Final = 1 << 12
+_CORRELATION_ID: Final = 1 << 10
+_REPLY_TO: Final = 1 << 9
+_EXPIRATION: Final = 1 << 8
+_MESSAGE_ID: Final = 1 << 7
+_TIMESTAMP: Final = 1 << 6
+
+_PERSISTENT: Final = b"\x02"
+SHORT_BYTES_MAX: Final = 255
+# RabbitMQ closes the channel over a longer one; 49 days are close enough to for ever.
+EXPIRATION_MS_MAX: Final = (1 << 32) - 1
+
+_frame = struct.Struct(">BHI")
+_header = struct.Struct(">HHQH")
+_u32 = struct.Struct(">I")
+_u64 = struct.Struct(">Q")
+
+
+class Unsendable(Exception):
+    """AMQP has no way to say this message."""
+
+
+def publish_frames(outgoing: Outgoing, exchange: str, frame_max: int) -> list[bytes]:
+    """Return the frames of one persistent, mandatory publish; together they are what goes on the wire.
+
+    Raises Unsendable.
+    """
+    message = outgoing.message
+    headers = [
+        _fixed_headers(message.topic, message.qos, message.retain, message.publisher),
+        _RECEIVED_AT,
+        _long_value(rfc3339(message.received_ns).encode()),
+    ]
+    flags = _HEADERS | _DELIVERY_MODE | _MESSAGE_ID | _TIMESTAMP
+    before, after = b"", b""
+    if message.properties is not None:
+        flags, before, after = _properties(message.properties, flags, headers)
+    table = b"".join(headers)
+    payload = message.payload
+    head = b"".join(
+        (
+            _header.pack(60, 0, len(payload), flags),
+            before,
+            _u32.pack(len(table)),
+            table,
+            _PERSISTENT,
+            after,
+            _short(outgoing.id.encode(), "message id"),
+            _u64.pack(max(0, message.received_ns // 1_000_000_000)),
+        )
+    )
+    if len(head) + FRAME_OVERHEAD > frame_max:
+        room = frame_max - FRAME_OVERHEAD
+        raise Unsendable(f"topic and properties take {len(head)} bytes; one AMQP frame has room for {room}")
+    frames = [_publish_method(exchange, outgoing.address), _framed(_HEADER, head)]
+    room = frame_max - FRAME_OVERHEAD
+    if payload:
+        if len(payload) <= room:
+            frames.append(_framed(_BODY, payload))
+        else:
+            frames += [_framed(_BODY, payload[at : at + room]) for at in range(0, len(payload), room)]
+    return frames
+
+
+def _properties(p: Properties, flags: int, headers: list[bytes]) -> tuple[int, bytes, bytes]:
+    """Return the flags and what lies before and after the headers; what does not fit becomes a header."""
+    content_type = correlation_id = reply_to = expiration = b""
+    if p.content_type is not None:
+        spelled = p.content_type.encode()
+        if len(spelled) <= SHORT_BYTES_MAX:
+            flags, content_type = flags | _CONTENT_TYPE, _short(spelled)
+        else:
+            headers.append(_name("content_type") + _long_value(spelled))
+    if p.correlation_data is not None:
+        if _is_short_text(p.correlation_data):
+            flags, correlation_id = flags | _CORRELATION_ID, _short(p.correlation_data)
+        else:
+            headers.append(_name("correlation_data") + b"x" + _sized(p.correlation_data))
+    if p.response_topic is not None:
+        spelled = p.response_topic.encode()
+        if len(spelled) <= SHORT_BYTES_MAX:
+            flags, reply_to = flags | _REPLY_TO, _short(spelled)
+        else:
+            headers.append(_name("response_topic") + _long_value(spelled))
+    if p.message_expiry_interval_s is not None:
+        headers.append(_name("message_expiry_interval_s") + b"l" + _u64.pack(p.message_expiry_interval_s))
+        # Counted from the hand-over, all of it: subtracting the age would trust a wall clock that may
+        # have jumped, and would make the broker drop what is not old at all.
+        expiration_ms = p.message_expiry_interval_s * 1000
+        if expiration_ms <= EXPIRATION_MS_MAX:
+            flags, expiration = flags | _EXPIRATION, _short(b"%d" % expiration_ms)
+    if p.payload_format_indicator is not None:
+        headers.append(_name("payload_format_indicator") + b"I" + _u32.pack(p.payload_format_indicator))
+    if p.user_properties:
+        pairs = b"".join(
+            b"A" + _sized(_long_value(name.encode()) + _long_value(value.encode()))
+            for name, value in p.user_properties
+        )
+        headers.append(_name("user_properties") + b"A" + _sized(pairs))
+    return flags, content_type, correlation_id + reply_to + expiration
+
+
+def _is_short_text(data: bytes) -> bool:
+    """Clients in other languages read a correlation id as text, so only text goes there."""
+    if len(data) > SHORT_BYTES_MAX or b"\0" in data:
+        return False
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+@lru_cache(maxsize=4096)
+def _publish_method(exchange: str, routing_key: str) -> bytes:
+    key = _short(routing_key.encode(), "routing key")
+    # 60.40 basic.publish; the last bit field is mandatory: what no queue wants comes back to us.
+    return _framed(
+        _METHOD, b"\x00\x3c\x00\x28\x00\x00" + _short(exchange.encode(), "exchange") + key + b"\x01"
+    )
+
+
+@lru_cache(maxsize=4096)
+def _fixed_headers(topic: str, qos: int, retain: bool, publisher: str) -> bytes:
+    headers = [
+        _name("topic") + _long_value(topic.encode()),
+        _name("qos") + b"I" + _u32.pack(qos),
+        _name("retain") + (b"t\x01" if retain else b"t\x00"),
+    ]
+    if publisher:
+        headers.append(_name("publisher") + _long_value(publisher.encode()))
+    return b"".join(headers)
+
+
+def _framed(kind: int, payload: bytes) -> bytes:
+    return b"".join((_frame.pack(kind, _CHANNEL, len(payload)), payload, _FRAME_END))
+
+
+def _short(text: bytes, what: str = "value") -> bytes:
+    if len(text) > SHORT_BYTES_MAX:
+        raise Unsendable(f"the {what} has {len(text)} bytes; AMQP allows {SHORT_BYTES_MAX}")
+    return bytes((len(text),)) + text
+
+
+def _sized(data: bytes) -> bytes:
+    return _u32.pack(len(data)) + data
+
+
+def _long_value(text: bytes) -> bytes:
+    return b"S" + _sized(text)
+
+
+def _name(name: str) -> bytes:
+    return _short(name.encode())
+
+
+_RECEIVED_AT: Final = _name("received_at")
