@@ -29,6 +29,7 @@ from bridge.policy.units import format_duration, format_size, parse_duration, pa
 __all__ = ["load", "loads"]
 
 _OVERRIDE: Final = "override"  # stands where a report has the file's name
+_ERRORS_MAX: Final = 1000  # no use in explaining more
 _TYPES: Final = {
     "string_type": "must be text",
     "int_type": "must be a whole number",
@@ -118,6 +119,7 @@ class _Report:
     def __init__(self, document: Document) -> None:
         self.document = document
         self.schema: dict[str, Any] | None = None
+        self.secrets = [(path, place) for path, place in document.places.items() if place.secret]
 
     def validate(self) -> Config | None:
         """Return the configuration, or None after adding a problem for everything that is wrong."""
@@ -126,7 +128,7 @@ class _Report:
         if errors and self._resolve_filled_in(errors):
             config, errors = _validate(data)
         seen: set[tuple[DocumentPath, str]] = set()
-        for error in errors:
+        for error in errors[:_ERRORS_MAX]:
             path, text, at_key = self._explain(error)
             if (path, text) not in seen:
                 seen.add((path, text))
@@ -245,9 +247,9 @@ class _Report:
     def _without_secrets(self, path: DocumentPath, text: str) -> str:
         """The text with everything that was filled in as ***, or no detail at all if some might remain."""
         secrets = [
-            (place.secret, place.raw or "")
-            for known, place in self.document.places.items()
-            if place.secret and known[: len(path)] == path
+            (place.secret or "", place.raw or "")
+            for known, place in self.secrets
+            if known[: len(path)] == path
         ]
         if not secrets or text in _TYPES.values():
             return mask_url(text)

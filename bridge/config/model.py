@@ -34,7 +34,7 @@ from bridge.policy.batch import BatchLimits
 from bridge.policy.route import WhenFull, check_level_names
 from bridge.policy.units import Duration, Size
 from bridge.sinks.options import OPTIONS, AmqpOptions, MemoryOptions, SinkOptions, ZeromqOptions
-from bridge.topic import Pattern
+from bridge.topic import TOPIC_BYTES_MAX, Pattern
 
 __all__ = ["Config", "Listener", "Route", "SinkEntry", "default_config", "is_loopback", "split_host_port"]
 
@@ -119,6 +119,8 @@ def _check_store_path(path: Path) -> Path:
 
 
 def _check_pattern(text: str) -> str:
+    if len(text) > TOPIC_BYTES_MAX:  # before taking a megabyte apart
+        raise ValueError(f"a topic may have at most {TOPIC_BYTES_MAX} bytes")
     pattern = Pattern.parse(text)
     check_level_names(pattern)
     return text

@@ -29,7 +29,7 @@ __all__ = ["DOCUMENT_BYTES_MAX", "Document", "Place", "parse", "resolve"]
 
 DOCUMENT_BYTES_MAX: Final = 1_048_576
 DEPTH_MAX: Final = 32  # ours goes six deep; the parser's time grows with the square of the depth
-VALUES_MAX: Final = 20_000  # a thousand routes with everything spelled out
+VALUES_MAX: Final = 10_000  # seven hundred routes with everything spelled out
 _PROBLEMS_MAX: Final = 1000  # no use in finding more
 
 # The C parser is thirty times faster, and not there in every build of PyYAML.
@@ -72,11 +72,14 @@ class Document(msgspec.Struct):
     data: Any
     places: dict[Path, Place]
     problems: list[Problem]
+    _shown: dict[int, str] = {}  # lines as reports may show them
 
     def problem(self, line: int, column: int, path: Path, text: str) -> None:
         """Add a problem at a line and column."""
-        source = self.lines[line - 1] if 0 < line <= len(self.lines) else ""
-        self.problems.append(Problem(self.name, line, column, spell_path(path), text, mask_line(source)))
+        if line not in self._shown:
+            # Once for each line: a megabyte in one line may hold thousands of mistakes.
+            self._shown[line] = mask_line(self.lines[line - 1]) if 0 < line <= len(self.lines) else ""
+        self.problems.append(Problem(self.name, line, column, spell_path(path), text, self._shown[line]))
 
 
 class _Frame:
@@ -118,12 +121,12 @@ def parse(text: str, name: str, expand: Callable[[str], str] | None = None) -> D
 
     `expand` fills in references in values; it raises ValueError for those it cannot.
     """
-    document = Document(name, _LINE_BREAK.split(text), None, {}, [])
+    document = Document(name, [], None, {}, [])
     if len(text) > DOCUMENT_BYTES_MAX:
-        document.lines = []
         document.problem(0, 0, (), f"is longer than {DOCUMENT_BYTES_MAX} bytes")
         return document
     text = text.removeprefix("\ufeff")
+    document.lines = _LINE_BREAK.split(text)
     if found := _NOT_PRINTABLE.search(text):
         before = _LINE_BREAK.split(text[: found.start()])
         document.problem(

@@ -17,7 +17,7 @@ from bridge.policy.route import Route, compile_address
 from bridge.policy.spelling import did_you_mean
 from bridge.policy.template import TemplateError
 from bridge.sinks.options import MemoryOptions
-from bridge.topic import Pattern
+from bridge.topic import TOPIC_BYTES_MAX, Pattern
 
 __all__ = ["build_routes", "check_routes", "warnings"]
 
@@ -83,7 +83,9 @@ def _no_such_sink(sink: str, sinks: list[str]) -> str:
 def _patterns(filters: Any) -> list[Pattern]:
     """The filters that can be parsed; none if one of them cannot, since names depend on all."""
     texts = [filters] if isinstance(filters, str) else filters
-    if not isinstance(texts, list):
+    if not isinstance(texts, list) or any(
+        isinstance(text, str) and len(text) > TOPIC_BYTES_MAX for text in texts
+    ):
         return []
     try:
         return [Pattern.parse(text) for text in texts if isinstance(text, str)]
@@ -112,8 +114,6 @@ def warnings(config: Config) -> list[str]:
         entry = config.sinks.get(route.to)
         if entry is not None and isinstance(entry.options, MemoryOptions):
             found.append(f"routes.{name}: loses messages, because the sink {route.to!r} is only memory")
-        if route.when_full != "refuse":
-            found.append(f"routes.{name}: may lose messages when the store is full ({route.when_full})")
     if config.web is not None and not is_loopback(split_host_port(config.web.listen)[0]):
         found.append(f"web.listen: everyone who can reach {config.web.listen} can read the status")
     return found

@@ -28,7 +28,9 @@ _BYTES_MAX: Final = 65_536  # no secret is longer; /dev/zero is
 _REFERENCE: Final = re.compile(r"\$\$\{|\$\{([^}]*)(\}?)")
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _KINDS: Final = ("env", "file", "cred")
-_DEFAULT: Final = re.compile(r"(\$\{[^}:]*:[^}:]*:-)([^}]*)")
+_DEFAULT: Final = re.compile(
+    r"(\$\{[^${}:]*:[^${}:]*:-)([^}]*)"
+)  # no $ or {, or hostile text costs its square
 _PASSWORD: Final = re.compile(r"(://[^/@\s:]*:)([^/@\s]+)(?=@)")
 
 

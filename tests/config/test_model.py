@@ -1,0 +1,112 @@
+from pathlib import Path
+
+import pytest
+
+from bridge.config import ConfigProblems, build_routes, default_config, load, loads, warnings
+from bridge.config.model import default_gateway, default_store_path, is_loopback, split_host_port
+from bridge.message import Message
+
+
+def test_with_no_file_everything_goes_to_one_receiver_on_this_machine():
+    config = load(None)
+    assert config == default_config()
+    assert [(each.host, each.port) for each in config.listeners] == [("127.0.0.1", 1883)]
+    assert (config.web.host, config.web.port) == ("127.0.0.1", 8080)
+    assert config.store.max_bytes == 1 << 30
+    [route] = build_routes(config)
+    assert (route.name, route.sink, route.when_full) == ("default", "local", "refuse")
+    assert config.sinks["local"].kind == "zeromq"
+    assert config.sinks["local"].options.endpoint == "tcp://127.0.0.1:5556"
+    assert warnings(config) == []
+
+
+def test_a_route_becomes_a_rule():
+    [route] = build_routes(
+        loads(
+            "version: 1\ngateway: g\nsinks: {lab: {memory: {}}}\n"
+            "routes: {r: {from: ['a/{x}', 'b/#'], to: lab, address: '{gateway}.{topic[0]}', max_age: 1h,\n"
+            "  batch: {messages: 7, bytes: 1KiB, wait: 200ms}, when_full: drop_newest}}"
+        )
+    )
+    assert route.address(Message("b/1", b"")) == "g.b"
+    assert (route.batch.messages, route.batch.bytes, route.batch.wait_s) == (7, 1024, 0.2)
+    assert (route.max_age_s, route.when_full) == (3600.0, "drop_newest")
+
+
+def test_overrides_replace_single_values(tmp_path):
+    config = load(None, {"store.path": str(tmp_path), "web": "off", "listeners": [{"mqtt": "127.0.0.1:0"}]})
+    assert config.store.path == tmp_path
+    assert config.web is None
+    assert config.listeners[0].port == 0
+    assert config.describe()["web"] == "off"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        ({"store.max_bytes": 5}, "override store.max_bytes: '5' has no unit"),
+        ({"stor.path": "/x"}, "override: unknown key 'stor'"),
+        ({"version.x": 1}, "override version: must be 1"),
+        ({"listeners.0": 1}, "must be a list"),
+        ({"store.path": object()}, "override: "),
+    ],
+)
+def test_a_bad_override_says_that_it_is_one(overrides, says):
+    with pytest.raises(ConfigProblems) as caught:
+        load(None, overrides)
+    assert says in str(caught.value)
+
+
+def test_the_broker_gets_its_limits():
+    limits = loads("version: 1\nlimits: {packet_bytes: 2MiB, keep_alive: 1h}").broker_limits
+    assert (limits.packet_bytes_max, limits.keep_alive_max_s) == (2 << 20, 3600)
+    assert default_config().broker_limits == type(limits)()
+
+
+def test_what_is_probably_not_meant_is_said():
+    config = loads(
+        "version: 1\nsinks: {a: {memory: {}}, b: {memory: {}}}\nweb: {listen: 0.0.0.0:80}\nroutes: {}"
+    )
+    assert [text.split(":")[0] for text in warnings(config)] == [
+        "there are no routes",
+        "sinks.a",
+        "sinks.b",
+        "web.listen",
+    ]
+    config = loads("version: 1\nsinks: {a: {memory: {}}}\nroutes: {r: {from: a, to: a}}")
+    assert warnings(config) == ["routes.r: loses messages, because the sink 'a' is only memory"]
+
+
+def test_the_gateway_has_a_name_without_being_told():
+    assert default_gateway()
+    assert not set("/+#") & set(default_gateway())
+
+
+def test_the_store_lies_where_systemd_or_the_desktop_says(monkeypatch):
+    monkeypatch.delenv("STATE_DIRECTORY", raising=False)
+    monkeypatch.setenv("XDG_STATE_HOME", "/x")
+    assert default_store_path() == Path("/x/edgespool")
+    monkeypatch.setenv("XDG_STATE_HOME", "relative")
+    assert default_store_path() == Path("~/.local/state/edgespool").expanduser()
+    monkeypatch.setenv("STATE_DIRECTORY", "/var/lib/edgespool:/var/lib/other")
+    assert default_store_path() == Path("/var/lib/edgespool")
+
+
+@pytest.mark.parametrize(
+    ("text", "host", "port"),
+    [("127.0.0.1:1883", "127.0.0.1", 1883), ("[::1]:0", "::1", 0), ("box.local:65535", "box.local", 65535)],
+)
+def test_a_host_and_a_port(text, host, port):
+    assert split_host_port(text) == (host, port)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])
+def test_loopback_is_this_machine(host):
+    assert is_loopback(host)
+
+
+@pytest.mark.parametrize(
+    "host", ["0.0.0.0", "::", "10.0.0.1", "127.evil.example", "localhost.example", "1127.0.0.1"]
+)
+def test_nothing_else_is(host):
+    assert not is_loopback(host)
