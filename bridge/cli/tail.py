@@ -76,10 +76,11 @@ class _Tail:
 
     def run(self) -> None:
         """Return when `count` messages are acknowledged."""
+        window = 1 if self._left is not None and self._left <= ONE_BY_ONE_MAX else WINDOW
         while self._left is None or self._left > 0:
-            window = 1 if self._left is not None and self._left <= ONE_BY_ONE_MAX else WINDOW
             with Receiver(self._endpoint, window=window, name=f"edgespool tail {os.getpid()}") as receiver:
                 self._take(receiver)
+            window = 1
 
     def _take(self, receiver: Receiver) -> None:
         """Take batches until nothing is wanted, or until one goes past what is."""
