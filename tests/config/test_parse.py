@@ -98,10 +98,10 @@ HOSTILE = {
 def test_hostile_text_is_rejected_in_no_time(name, tmp_path):
     path = tmp_path / "hostile.yaml"
     path.write_text(HOSTILE[name])
-    began = time.perf_counter()
+    began = time.thread_time()
     with pytest.raises(ConfigProblems) as caught:
         load(path)
-    assert time.perf_counter() - began < 0.4  # twice what is promised: the machine that tests is busy
+    assert time.thread_time() - began < 0.2  # of the processor: the machine that tests is busy
     assert len(str(caught.value)) < 50_000
 
 

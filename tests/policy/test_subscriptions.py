@@ -178,11 +178,12 @@ def test_a_thousand_filters_of_a_hundred_levels_take_less_than_a_millisecond(las
     topic = "/".join("a" * 100)
     times = []
     for _ in range(300):
-        begin = time.perf_counter()
+        begin = time.thread_time()
         found = tree.match(topic)
-        times.append(time.perf_counter() - begin)
+        times.append(time.thread_time() - begin)
     assert len(found.owners) == (0 if last == "b" else 1000)
-    # The machine that runs the tests may be busy: the bound is for the usual case, the p99 gets some room.
+    # Time of the processor, not of the wall: whoever runs the tests does other things too. What is left
+    # of them in the worst of 300 gets some room; the promise is 1 ms.
     times.sort()
     assert times[len(times) // 2] < 0.001
-    assert times[len(times) * 99 // 100] < 0.003
+    assert times[len(times) * 99 // 100] < 0.002
