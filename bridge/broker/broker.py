@@ -3,6 +3,9 @@
 A `Subscriber` is a session in the house: with a link while its device is
 connected, without one while it sleeps. The broker owns all of them and is the
 only one to change who is who; the hot path (`inlet`) and the deliveries read it.
+
+A will is kept with its session and outlives the house: a stop publishes what is
+due, and a start whatever became due meanwhile.
 """
 
 from __future__ import annotations
@@ -12,8 +15,7 @@ import logging
 import random
 import time
 import uuid
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 
@@ -22,6 +24,7 @@ from bridge.broker.inlet import PROPERTIES_BYTES, Inlet
 from bridge.broker.limits import Limits
 from bridge.broker.link import Link
 from bridge.broker.retained import Retained
+from bridge.broker.subscriber import StoredSession, Subscriber
 from bridge.message import Message, Properties
 from bridge.mqtt.packet import (
     PINGRESP,
@@ -43,57 +46,20 @@ from bridge.mqtt.packet import (
 from bridge.mqtt.property import application_properties
 from bridge.mqtt.reason import ReasonCode
 from bridge.mqtt.session import EXPIRY_NEVER_S, Session
-from bridge.policy.route import Route
+from bridge.policy.route import CLOCK_PLAUSIBLE_NS, Route
 from bridge.policy.subscriptions import Subscriptions
 from bridge.store import Spool, Window
 
-__all__ = ["Broker", "Subscriber"]
+__all__ = ["Broker"]
 
 log = logging.getLogger(__name__)
 
 TICK_S = 1.0  # keep-alive, deadlines and marks are looked at this often
-
-
-class StoredSession(msgspec.Struct, frozen=True, array_like=True):
-    """A session in the table; `since` has, for each filter, the downlink position from which it counts."""
-
-    expiry_interval_s: int
-    subscriptions: list[Subscription]
-    since: dict[str, int]
-    disconnected_at_ns: int
+STRANGERS_PER_TICK = 10  # log lines about what anyone on the network can cause; the counters have the rest
 
 
 _encode_session = msgspec.msgpack.Encoder().encode
 _decode_session = msgspec.msgpack.Decoder(StoredSession).decode
-
-
-class Subscriber:
-    """One session in the house.
-
-    `outlives`: the session outlives its connection, so its QoS 1 and 2 messages
-    go through the downlink log; `window` has those under way and waiting. `backfill`
-    is what is left of the retained messages for new subscriptions.
-    """
-
-    def __init__(self, session: Session, outlives: bool, position: int) -> None:
-        self.session = session
-        self.outlives = outlives
-        self.link: Link | None = None
-        self.window = Window(position)
-        self.mark_moved = False
-        self.since: dict[str, int] = {}
-        self.backfill: deque[tuple[str, Subscription]] = deque()
-        self.due = False  # listed for the next delivery
-        self.timer: asyncio.TimerHandle | None = None
-
-    def settle(self, tokens: Iterable[int]) -> None:
-        """The device has these, or will never have them."""
-        for token in tokens:
-            self.mark_moved |= self.window.settle(token)
-
-    def give_up_before(self, end: int) -> int:
-        """Let go of waiting messages whose record lies before `end`; return how many."""
-        return self.window.settle_before(end)
 
 
 class Broker:
@@ -115,6 +81,7 @@ class Broker:
         self._due: list[Subscriber] = []
         self._flushing = False
         self._stopping = False
+        self._lines_left = STRANGERS_PER_TICK
         self.retained = Retained(spool.retained)
         self.inlet = Inlet(self, routes, make_room)
         self.delivery = Delivery(self)
@@ -144,7 +111,14 @@ class Broker:
         due, self._due = self._due, []
         for subscriber in due:
             subscriber.due = False
-            self.delivery.flush(subscriber)
+            try:
+                self.delivery.flush(subscriber)
+            except Exception:
+                # A record that the disk does not give back, say. It may cost this device its
+                # connection, but not the others theirs: they all wait for this one loop.
+                log.exception("delivery failed client=%s", subscriber.session.client_id)
+                if subscriber.link is not None:
+                    subscriber.link.close(ReasonCode.UNSPECIFIED_ERROR)
         links, self._links_to_flush = self._links_to_flush, []
         for link in links:
             link.flush()
@@ -156,18 +130,30 @@ class Broker:
         """Look at deadlines and save marks once a second, until cancelled."""
         while True:
             await asyncio.sleep(TICK_S)
-            now = self.now()
-            for link in [link for link in self.links if link.connection.expired(now)]:
-                link.close(ReasonCode.KEEP_ALIVE_TIMEOUT, "nothing was heard for too long")
-            self.delivery.tidy()
+            self.tick()
+
+    def tick(self) -> None:
+        """What has to be done once a second."""
+        now = self.now()
+        for link in [link for link in self.links if link.expired(now)]:
+            link.close(ReasonCode.KEEP_ALIVE_TIMEOUT, "nothing was heard for too long")
+        self.delivery.tidy()
+        self._lines_left = STRANGERS_PER_TICK
+
+    def may_log(self) -> bool:
+        """Whether one more line may be written about what strangers can cause at will."""
+        self._lines_left -= 1
+        return self._lines_left >= 0
 
     async def stop(self) -> None:
-        """Send everyone away, after the last commit and its acknowledgements; sessions stay."""
+        """Send everyone away, after the last commit and its acknowledgements; sessions and wills stay."""
         self._stopping = True
         await self.spool.committer.flush()
         self._flush()
         for link in list(self.links):
             link.close(ReasonCode.SERVER_SHUTTING_DOWN)
+            self._release(link)
+        await self.spool.committer.flush()
         for subscriber in self.subscribers.values():
             if subscriber.timer is not None:
                 subscriber.timer.cancel()
@@ -179,7 +165,8 @@ class Broker:
         """A socket was opened."""
         self.links.add(link)
         if len(self.links) > self.limits.connections_max or self._stopping:
-            log.warning("connection refused peer=%s connections=%d", link.peer, len(self.links) - 1)
+            if self.may_log():
+                log.warning("connection refused peer=%s connections=%d", link.peer, len(self.links) - 1)
             link.close()
 
     def left(self, link: Link) -> None:
@@ -211,8 +198,12 @@ class Broker:
             self._settled(subscriber, token)
         elif kind is Pubcomp:
             self._settled(subscriber, session.pubcomp(packet.packet_id, packet.reason))  # type: ignore[union-attr]
-        elif kind is Pubrel:
-            link.answer(session.pubrel(packet.packet_id))  # type: ignore[union-attr]
+        elif isinstance(packet, Pubrel):
+            if session.inbound.get(packet.packet_id) is False:
+                # Not on the disk yet, and PUBCOMP says so much more than PUBREC that it has to wait too.
+                link.receipt().answers.append(session.pubrel(packet.packet_id))
+            else:
+                link.answer(session.pubrel(packet.packet_id))
         elif kind is Pingreq:
             link.answer(PINGRESP)
         elif isinstance(packet, Subscribe):
@@ -233,11 +224,15 @@ class Broker:
 
     def _connect(self, link: Link, packet: Connect) -> None:
         limits, properties = self.limits, packet.properties
+        if properties is not None and properties.authentication_method is not None:
+            link.close(ReasonCode.BAD_AUTHENTICATION_METHOD)  # none is spoken here [MQTT-4.12.0-1]
+            return
         assigned = "" if packet.client_id else uuid.uuid4().hex
         client_id = packet.client_id or assigned
         old = self.subscribers.get(client_id)
         if old is not None and old.link is not None:
-            log.info("session taken over client=%s by=%s", client_id, link.peer)
+            if self.may_log():
+                log.info("session taken over client=%s by=%s", client_id, link.peer)
             displaced = old.link
             displaced.close(ReasonCode.SESSION_TAKEN_OVER)  # [MQTT-3.1.4-3]
             self._release(displaced)
@@ -254,11 +249,12 @@ class Broker:
         session = subscriber.session
         session.expiry_interval_s = granted_s
         session.will = packet.will
-        self._outlive(subscriber, granted_s > 0)
         if subscriber.timer is not None:
             subscriber.timer.cancel()
             subscriber.timer = None
         subscriber.link, link.subscriber, link.publisher = link, subscriber, client_id
+        subscriber.disconnected_at_ns = 0
+        self._outlive(subscriber, granted_s > 0)
         link.entry_bytes = len(client_id.encode()) + (PROPERTIES_BYTES if packet.version == 5 else 0)
         keep_alive_s = packet.keep_alive_s
         if packet.version == 5 and limits.keep_alive_max_s < 65_535:
@@ -292,7 +288,7 @@ class Broker:
             inbound_max=limits.receive_maximum,
             next_packet_id=random.randint(1, 65_535),  # noqa: S311 - no secret, only unlike the last one
         )
-        subscriber = Subscriber(session, False, self.spool.downlink.durable)
+        subscriber = Subscriber(session, self.spool.downlink.durable, limits)
         self.subscribers[client_id] = subscriber
         return subscriber
 
@@ -319,13 +315,13 @@ class Broker:
         if subscriber is None or subscriber.link is not link:
             return
         subscriber.link = None
+        subscriber.disconnected_at_ns = time.time_ns()
         session = subscriber.session
         session.disconnect(self.now())
         subscriber.backfill.clear()
         if session.expiry_interval_s and subscriber.outlives:
             self._save(subscriber)
-        if not self._stopping:
-            self._pass_time(subscriber)
+        self._pass_time(subscriber)
 
     def _pass_time(self, subscriber: Subscriber) -> None:
         """Publish the will and end the session when their time has come; else look again then."""
@@ -335,7 +331,7 @@ class Broker:
             return
         will_due = session.will_due_at()
         if will_due is not None and will_due <= now:
-            self._publish_will(session)
+            self._publish_will(subscriber)
             will_due = None
         ends_at = session.ends_at()
         if ends_at is not None and ends_at <= now:
@@ -347,26 +343,22 @@ class Broker:
             wait_s = min(max(next_at - now, 0.001), 86_400.0)
             subscriber.timer = self._loop.call_later(wait_s, self._pass_time, subscriber)
 
-    def _publish_will(self, session: Session) -> None:
+    def _publish_will(self, subscriber: Subscriber) -> None:
+        session = subscriber.session
         will, session.will = session.will, None
         if will is None:
             return
         properties = application_properties(will.properties) if will.properties is not None else None
+        now_ns = time.time_ns()
         self.inlet.publish(
-            Message(
-                will.topic,
-                will.payload,
-                will.qos,
-                will.retain,
-                session.client_id,
-                time.time_ns(),
-                properties,
-            )
+            Message(will.topic, will.payload, will.qos, will.retain, session.client_id, now_ns, properties)
         )
+        if subscriber.outlives:
+            self._save(subscriber)  # with the same commit, or a restart would publish it again
 
     def _end_session(self, subscriber: Subscriber) -> None:
-        if subscriber.session.will is not None and subscriber.link is None:
-            self._publish_will(subscriber.session)
+        if subscriber.link is None:
+            self._publish_will(subscriber)
         if subscriber.timer is not None:
             subscriber.timer.cancel()
             subscriber.timer = None
@@ -387,7 +379,11 @@ class Broker:
             if not known and len(session.subscriptions) >= self.limits.subscriptions_max:
                 reasons.append(ReasonCode.QUOTA_EXCEEDED)
                 continue
-            self.subscriptions.add(topic_filter, subscriber, subscription)
+            try:
+                self.subscriptions.add(topic_filter, subscriber, subscription)
+            except ValueError:
+                reasons.append(ReasonCode.TOPIC_FILTER_INVALID)
+                continue
             session.subscriptions[topic_filter] = subscription
             if not known:
                 subscriber.since[topic_filter] = self.spool.downlink.durable
@@ -431,7 +427,8 @@ class Broker:
             session.expiry_interval_s,
             list(session.subscriptions.values()),
             subscriber.since,
-            0 if subscriber.link is not None else time.time_ns(),
+            subscriber.disconnected_at_ns,
+            session.will,
         )
         self.spool.sessions.put(session.client_id, _encode_session(stored))
         if self.spool.marks.get(session.client_id) is None:
@@ -464,7 +461,15 @@ class Broker:
             for subscription in stored.subscriptions:
                 subscriber.session.subscriptions[subscription.topic_filter] = subscription
                 self.subscriptions.add(subscription.topic_filter, subscriber, subscription)
-            asleep_s = max(0, now_ns - stored.disconnected_at_ns) / 1e9 if stored.disconnected_at_ns else 0.0
+            subscriber.session.will = stored.will
+            if stored.disconnected_at_ns > CLOCK_PLAUSIBLE_NS:
+                subscriber.disconnected_at_ns = stored.disconnected_at_ns
+            else:  # it was connected when the house fell, or nobody knew what time it was
+                subscriber.disconnected_at_ns = now_ns
+            asleep_s = max(0, now_ns - subscriber.disconnected_at_ns) / 1e9
             subscriber.session.disconnect(now - asleep_s)
-            self._pass_time(subscriber)
+        self.inlet.forget_decisions()
         self.delivery.restore(oldest)
+        # Last, because a will that is due finds its subscribers only when all of them are back.
+        for subscriber in list(self.subscribers.values()):
+            self._pass_time(subscriber)

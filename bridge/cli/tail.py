@@ -15,6 +15,8 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Final
 
@@ -37,12 +39,39 @@ class _Leave(BaseException):
     """SIGINT or SIGTERM: not an Exception, so that nothing on the way takes it for a mistake."""
 
 
+class _Signals:
+    """SIGINT and SIGTERM raise _Leave, but not between a line on the screen and its acknowledgement.
+
+    What a person has seen is then not sent again. A second signal does not wait: the
+    first may have found us writing to a pipe that nobody reads.
+    """
+
+    def __init__(self) -> None:
+        self._holding = False
+        self._held = False
+        signal.signal(signal.SIGINT, self._on_signal)
+        signal.signal(signal.SIGTERM, self._on_signal)
+
+    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
+        if not self._holding or self._held:
+            raise _Leave
+        self._held = True
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Within, one signal waits until the end."""
+        self._holding = True
+        yield
+        self._holding = False
+        if self._held:
+            raise _Leave
+
+
 def print_messages(endpoint: str, count: int | None, as_json: bool) -> int:
     """Print and acknowledge `count` messages, or for ever; return the exit code."""
-    signal.signal(signal.SIGINT, _leave)
-    signal.signal(signal.SIGTERM, _leave)
+    signals = _Signals()
     try:
-        _Tail(endpoint, count, as_json).run()
+        _Tail(endpoint, count, as_json, signals).run()
     except _Leave:
         _abandon_stdout()
         return 0 if count is None else 1
@@ -56,10 +85,6 @@ def print_messages(endpoint: str, count: int | None, as_json: bool) -> int:
     return 0
 
 
-def _leave(_number: int, _frame: FrameType | None) -> None:
-    raise _Leave
-
-
 def _abandon_stdout() -> None:
     """Let the flush at exit go nowhere: it would block on a full pipe, or complain about a broken one."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -68,7 +93,8 @@ def _abandon_stdout() -> None:
 
 
 class _Tail:
-    def __init__(self, endpoint: str, count: int | None, as_json: bool) -> None:
+    def __init__(self, endpoint: str, count: int | None, as_json: bool, signals: _Signals) -> None:
+        self._signals = signals
         self._endpoint = endpoint
         self._left = count
         self._as_json = as_json
@@ -92,8 +118,9 @@ class _Tail:
             self._waiting_since = None
             if self._left is not None and len(batch) > self._left:
                 return
-            self._print(batch)
-            batch.acknowledge()
+            with self._signals.held():
+                self._print(batch)
+                batch.acknowledge()
             if self._left is not None:
                 self._left -= len(batch)
 
