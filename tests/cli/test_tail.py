@@ -51,7 +51,7 @@ def test_given_a_count_when_tailed_twice_then_the_rest_comes_second(gateway, tot
 
 
 def test_given_a_count_when_tailed_then_never_more(gateway):
-    gateway.publish([f"{n}" for n in range(500)])
+    gateway.publish([f"{n}" for n in range(1000)])
     for count in (1, 255, 257, 300):
         assert len(lines(gateway.tail("--count", str(count), "--json"))) == count
     status = gateway.status()["routes"]["default"]
