@@ -15,16 +15,14 @@ import logging
 import random
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
-
-import msgspec
+from collections.abc import Callable, Sequence
 
 from bridge.broker.delivery import Delivery
 from bridge.broker.inlet import PROPERTIES_BYTES, Inlet
 from bridge.broker.limits import Limits
 from bridge.broker.link import Link
 from bridge.broker.retained import Retained
-from bridge.broker.subscriber import StoredSession, Subscriber
+from bridge.broker.subscriber import Subscriber, restore, save, unsave
 from bridge.message import Message, Properties
 from bridge.mqtt.packet import (
     PINGRESP,
@@ -46,9 +44,9 @@ from bridge.mqtt.packet import (
 from bridge.mqtt.property import application_properties
 from bridge.mqtt.reason import ReasonCode
 from bridge.mqtt.session import EXPIRY_NEVER_S, Session
-from bridge.policy.route import CLOCK_PLAUSIBLE_NS, Route
+from bridge.policy.route import Route
 from bridge.policy.subscriptions import Subscriptions
-from bridge.store import Spool, Window
+from bridge.store import Spool
 
 __all__ = ["Broker"]
 
@@ -56,10 +54,6 @@ log = logging.getLogger(__name__)
 
 TICK_S = 1.0  # keep-alive, deadlines and marks are looked at this often
 STRANGERS_PER_TICK = 10  # log lines about what anyone on the network can cause; the counters have the rest
-
-
-_encode_session = msgspec.msgpack.Encoder().encode
-_decode_session = msgspec.msgpack.Decoder(StoredSession).decode
 
 
 class Broker:
@@ -417,57 +411,25 @@ class Broker:
 
     # ---- sessions on the disk ------------------------------------------------------
 
-    def outliving(self) -> Iterator[Subscriber]:
-        """The sessions that outlive their connections."""
-        return (subscriber for subscriber in self.subscribers.values() if subscriber.outlives)
-
     def _save(self, subscriber: Subscriber) -> None:
-        session = subscriber.session
-        stored = StoredSession(
-            session.expiry_interval_s,
-            list(session.subscriptions.values()),
-            subscriber.since,
-            subscriber.disconnected_at_ns,
-            session.will,
-        )
-        self.spool.sessions.put(session.client_id, _encode_session(stored))
-        if self.spool.marks.get(session.client_id) is None:
-            subscriber.mark_moved = True
+        save(self.spool, subscriber)
         self.spool.committer.schedule()
 
     def _unsave(self, subscriber: Subscriber) -> None:
-        client_id = subscriber.session.client_id
-        if self.spool.sessions.get(client_id) is not None:
-            self.spool.sessions.delete(client_id)
-            self.spool.marks.delete(client_id)
+        if unsave(self.spool, subscriber.session.client_id):
             self.spool.committer.schedule()
 
     def _restore(self) -> None:
         """Bring back the sessions of before, and what waits for them."""
-        downlink = self.spool.downlink
-        now, now_ns = self.now(), time.time_ns()
-        oldest = downlink.durable
-        for client_id in list(self.spool.sessions):
-            value = self.spool.sessions.get(client_id)
-            assert value is not None
-            stored = _decode_session(value)
-            subscriber = self._new_subscriber(client_id, stored.expiry_interval_s)
-            subscriber.outlives = True
-            subscriber.since = stored.since
-            mark = self.spool.marks.get(client_id)
-            position = int.from_bytes(mark, "little") if mark is not None else downlink.head
-            subscriber.window = Window(min(max(position, downlink.head), downlink.durable))
+        spool, now_ns = self.spool, time.time_ns()
+        oldest = spool.downlink.durable
+        for client_id in spool.sessions:
+            subscriber = self._new_subscriber(client_id, 0)
+            asleep_s = restore(spool, subscriber, now_ns)
+            subscriber.session.disconnect(self.now() - asleep_s)
             oldest = min(oldest, subscriber.window.mark)
-            for subscription in stored.subscriptions:
-                subscriber.session.subscriptions[subscription.topic_filter] = subscription
-                self.subscriptions.add(subscription.topic_filter, subscriber, subscription)
-            subscriber.session.will = stored.will
-            if stored.disconnected_at_ns > CLOCK_PLAUSIBLE_NS:
-                subscriber.disconnected_at_ns = stored.disconnected_at_ns
-            else:  # it was connected when the house fell, or nobody knew what time it was
-                subscriber.disconnected_at_ns = now_ns
-            asleep_s = max(0, now_ns - subscriber.disconnected_at_ns) / 1e9
-            subscriber.session.disconnect(now - asleep_s)
+            for topic_filter, subscription in subscriber.session.subscriptions.items():
+                self.subscriptions.add(topic_filter, subscriber, subscription)
         self.inlet.forget_decisions()
         self.delivery.restore(oldest)
         # Last, because a will that is due finds its subscribers only when all of them are back.

@@ -23,15 +23,17 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from bridge.message import Message
+from bridge.message import Message, Properties
 from bridge.mqtt.codec import Imprint, imprint
 from bridge.mqtt.packet import Publish, Pubrel, Subscription
 from bridge.mqtt.session import NO_TOKEN
 from bridge.store import Entry
+from bridge.store.log import NOTE_BYTES_MAX
 
 if TYPE_CHECKING:
-    from bridge.broker.broker import Broker, Subscriber
+    from bridge.broker.broker import Broker
     from bridge.broker.inlet import Decision
+    from bridge.broker.subscriber import Subscriber
 
 __all__ = ["Delivery"]
 
@@ -39,6 +41,7 @@ log = logging.getLogger(__name__)
 
 _ONE_RECORD: Final = 4096  # bytes to read for one record before it is known to be longer
 _REPORT_EVERY_S: Final = 60.0
+_RETAINED_AT_ONCE: Final = 100  # between two looks at whether the device still reads
 
 Chosen = list[tuple[str, str]]  # for a shared subscription: Client Identifier, filter with $share
 _encode_chosen: Final = msgspec.json.Encoder().encode
@@ -80,7 +83,19 @@ class Delivery:
             if self._give(message, subscriber, (subscription,), imprints):
                 chosen.append((subscriber.session.client_id, subscription.topic_filter))
         if logged or chosen:
-            self._store(message, _encode_chosen(chosen) if matched.groups else b"")
+            self._store(message, self._note(chosen))
+
+    def _note(self, chosen: Chosen) -> bytes:
+        """Who was chosen, to be stored beside the message, as far as there is room for names."""
+        if not chosen:
+            return b""
+        note = _encode_chosen(chosen)
+        while len(note) > NOTE_BYTES_MAX:
+            kept = len(chosen) // 2
+            self._drop(len(chosen) - kept)
+            chosen = chosen[:kept]
+            note = _encode_chosen(chosen)
+        return note
 
     def _give(
         self,
@@ -99,7 +114,7 @@ class Delivery:
             return False
         if subscriber.outlives:
             return True
-        if subscriber.session.offer(NO_TOKEN, qos, retain, identifiers, message):
+        if subscriber.offer(NO_TOKEN, qos, retain, identifiers, message):
             self._broker.deliver_soon(subscriber)
         else:
             self._drop()
@@ -119,28 +134,38 @@ class Delivery:
         if link.unsent_bytes > self._broker.limits.unsent_bytes_max:
             self._drop()
             return
-        version = link.connection.version
+        connection = link.connection
+        version = connection.version
+        data: bytes | None
         if identifiers or (message.properties is not None and version == 5):
-            if subscriber.session.offer(NO_TOKEN, 0, retain, identifiers, message):
-                self._broker.deliver_soon(subscriber)
-            else:
-                self._drop()
-            return
-        same = imprints.get(version == 5)
-        if same is None:
-            same = imprints[version == 5] = imprint(message.topic, message.payload, None, version)
-        data = same.bytes(0, retain)
-        if link.connection.packet_bytes_max is not None and len(data) > link.connection.packet_bytes_max:
-            self._drop()  # too large for this client [MQTT-3.1.2-24]
+            properties = message.properties
+            if identifiers:
+                properties = msgspec.structs.replace(
+                    properties or Properties(), subscription_identifiers=identifiers
+                )
+            data = connection.encode(
+                Publish(message.topic, message.payload, 0, retain, properties=properties)
+            )
+        else:
+            same = imprints.get(version == 5)
+            if same is None:
+                same = imprints[version == 5] = imprint(message.topic, message.payload, None, version)
+            data = same.bytes(0, retain)
+            if connection.packet_bytes_max is not None and len(data) > connection.packet_bytes_max:
+                data = None
+        if data is None:  # too large for this client [MQTT-3.1.2-24]
+            self._drop()
             return
         self.delivered += 1
         link.send(data)
 
     def _store(self, message: Message, note: bytes) -> None:
         amount = len(message.payload) + len(message.topic) * 4 + len(message.publisher) * 4 + len(note) + 512
+        if message.properties is not None:
+            amount += len(msgspec.msgpack.encode(message.properties))
         while not self._log.reserve(amount):
             end = self._log.oldest_segment_end()
-            for subscriber in self._broker.outliving():
+            for subscriber in self._broker.subscribers.values():
                 dropped = subscriber.give_up_before(end)
                 self._drop(dropped)
             if not self._log.trim(end):
@@ -164,16 +189,17 @@ class Delivery:
     def read_log(self) -> None:
         """Queue what a commit has brought for the sessions that want it."""
         while entries := self._log.read(self._position):
-            self._position = entries[-1].end
             for entry in entries:
+                # First, so that one that cannot be queued does not stop the others for ever.
+                self._position = entry.end
                 self._queue(entry, None)
 
     def restore(self, oldest: int) -> None:
         """At the start: find again what waits for each session, by one pass over the log."""
         position = oldest
-        while position < self._position:
-            for entry in self._log.read(position):
-                position = entry.end
+        while position < self._position and (entries := self._log.read(position)):
+            position = entries[-1].end
+            for entry in entries:
                 self._queue(entry, entry.position)
 
     def _queue(self, entry: Entry, stored_at: int | None) -> None:
@@ -209,8 +235,8 @@ class Delivery:
         session = subscriber.session
         # Behind the window a position is enough: the message is read again when its turn comes.
         message = entry.message if subscriber.link is not None and not session.queued else None
-        if session.offer(entry.position, qos, retain, identifiers, message):
-            subscriber.window.hand_out(entry.position, entry.end)
+        if subscriber.offer(entry.position, qos, retain, identifiers, message):
+            subscriber.hand_out(entry.position, entry.end)
             self._broker.deliver_soon(subscriber)
         else:
             self._drop()
@@ -223,17 +249,18 @@ class Delivery:
     # ---- out -----------------------------------------------------------------------
 
     def flush(self, subscriber: Subscriber) -> None:
-        """Send a connected subscriber what its window has room for."""
+        """Send a connected subscriber what its window has room for, and its socket."""
         link, session = subscriber.link, subscriber.session
-        if link is None:
-            return
-        while True:
+        while link is not None and not link.congested:
+            before = len(subscriber.backfill)
             self._fill_from_retained(subscriber)
             packets, settled = session.take(time.time_ns(), self.load)
+            subscriber.taken()
             subscriber.settle(settled)
             self.send(subscriber, packets)
-            if not subscriber.backfill or not packets:
+            if not subscriber.backfill or len(subscriber.backfill) == before:
                 break
+            link.flush()  # only the socket knows whether the device still reads
 
     def send(self, subscriber: Subscriber, packets: Iterable[Publish | Pubrel]) -> None:
         """Write packets that the session gave out; what is too large for the client is settled."""
@@ -254,14 +281,16 @@ class Delivery:
 
     def _fill_from_retained(self, subscriber: Subscriber) -> None:
         """Offer retained messages of a new subscription, as far as the queue has room."""
-        backfill, session = subscriber.backfill, subscriber.session
-        while backfill and session.room:
-            topic, subscription = backfill.popleft()
+        backfill = subscriber.backfill
+        for _ in range(min(len(backfill), _RETAINED_AT_ONCE)):
+            topic, subscription = backfill[0]
             message = self._broker.retained.get(topic)
-            if message is None:
-                continue
-            identifiers = (subscription.identifier,) if subscription.identifier else ()
-            session.offer(NO_TOKEN, min(message.qos, subscription.qos), True, identifiers, message)
+            if message is not None:
+                identifiers = (subscription.identifier,) if subscription.identifier else ()
+                qos = min(message.qos, subscription.qos)
+                if not subscriber.offer(NO_TOKEN, qos, True, identifiers, message):
+                    break
+            backfill.popleft()
 
     # ---- letting go ----------------------------------------------------------------
 
@@ -270,13 +299,15 @@ class Delivery:
         marks = self._broker.spool.marks
         lowest = self._position
         changed = False
-        for subscriber in self._broker.outliving():
+        for subscriber in self._broker.subscribers.values():
+            # All of them: one that came back to stay no longer than its connection
+            # still gets what was stored for it.
             window = subscriber.window
             if len(window):
                 lowest = min(lowest, window.mark)
             else:
                 window.mark = self._position
-            if subscriber.mark_moved:
+            if subscriber.mark_moved and subscriber.outlives:
                 subscriber.mark_moved = False
                 marks.put(subscriber.session.client_id, window.mark.to_bytes(8, "little"))
                 changed = True

@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from bridge.broker.link import Link
-from bridge.errors import StoreFull
+from bridge.errors import StoreError, StoreFull
 from bridge.message import Message
 from bridge.mqtt.packet import Packet, Puback, Publish, Pubrec, Subscription
 from bridge.mqtt.reason import ReasonCode
@@ -27,7 +28,8 @@ from bridge.policy.route import Route
 from bridge.policy.subscriptions import Matches
 
 if TYPE_CHECKING:
-    from bridge.broker.broker import Broker, Subscriber
+    from bridge.broker.broker import Broker
+    from bridge.broker.subscriber import Subscriber
 
 __all__ = ["Audience", "Decision", "Inlet"]
 
@@ -37,7 +39,7 @@ PROPERTIES_BYTES: Final = 256  # at most: the names of MQTT 5 properties beside 
 
 
 class Audience:
-    """One distinct set of routes that want a message. `taken` counts what was queued for them."""
+    """One distinct set of routes that want a message. `taken` counts what was stored for them."""
 
     __slots__ = ("droppable", "lost", "routes", "taken")
 
@@ -102,7 +104,7 @@ class Inlet:
         self._decisions.clear()
 
     def taken(self, route: str) -> int:
-        """How many messages were queued for this route since the start."""
+        """How many messages were stored for this route since the start."""
         return sum(audience.taken for names, audience in self._audiences.items() if route in names)
 
     def lost(self, route: str) -> int:
@@ -121,6 +123,7 @@ class Inlet:
         # Aliases make a short packet a long message, so there each one is asked for by itself.
         careful = link.connection.has_aliases or not (self._committer.accepting and uplink.has_room(bound))
         messages: list[Message] = []
+        takers: list[Audience] = []
         packet_ids: list[int] = []
         kind: type[Puback] | type[Pubrec] | None = None
         answers: list[tuple[type[Puback] | type[Pubrec], list[int]] | Puback] = []
@@ -159,7 +162,7 @@ class Inlet:
                             continue
                         audience.lost += 1
                     else:
-                        audience.taken += 1
+                        takers.append(audience)
                         messages.append(message)
                 if decision.matches is not None or packet.retain:
                     broker.delivery.distribute(message, decision)
@@ -179,6 +182,10 @@ class Inlet:
                         kind, packet_ids = Pubrec, []
                         answers.append((kind, packet_ids))
                     packet_ids.append(packet.packet_id)
+        except Exception:
+            if type(packet) is Publish and packet.qos == 2 and link.subscriber is not None:
+                link.subscriber.session.forget(packet.packet_id)  # else its next copy would not be stored
+            raise
         finally:
             self.received += published
             if messages:
@@ -188,6 +195,7 @@ class Inlet:
             if answers or messages:
                 receipt = link.receipt()
                 receipt.answers += answers
+                receipt.takers += takers
                 link.hold(receipt, read_bytes)
         if full is not None:
             link.refusing = True
@@ -219,10 +227,15 @@ class Inlet:
         if audience is not None:
             amount = len(msgspec.msgpack.encode(message)) + ENTRY_BYTES
             if self._committer.accepting and self._make_room(amount):
-                audience.taken += 1
                 self._uplink.append(message)
-                self._committer.schedule()
+                self._committer.when_durable(partial(self._stored, audience))
             else:
                 self.dropped += 1
         if decision.matches is not None or message.retain:
             self._broker.delivery.distribute(message, decision)
+
+    def _stored(self, audience: Audience, error: StoreError | None) -> None:
+        if error is None:
+            audience.taken += 1
+        else:
+            self.dropped += 1

@@ -16,9 +16,12 @@ from bridge.errors import MalformedPacket, StoreError
 from bridge.mqtt.connection import Connection
 from bridge.mqtt.packet import Packet, Puback, Pubcomp, Pubrec, Suback, Unsuback
 from bridge.mqtt.reason import ReasonCode
+from bridge.mqtt.session import Session
 
 if TYPE_CHECKING:
-    from bridge.broker.broker import Broker, Subscriber
+    from bridge.broker.broker import Broker
+    from bridge.broker.inlet import Audience
+    from bridge.broker.subscriber import Subscriber
 
 __all__ = ["Link", "Receipt"]
 
@@ -29,13 +32,20 @@ _LINGER_S: Final = 2.0  # how long a peer may take to read our goodbye
 
 
 class Receipt:
-    """What one commit allows one link to say: runs of PUBACK or PUBREC, and packets, in order."""
+    """What one commit allows one link to say: runs of PUBACK or PUBREC, and packets, in order.
 
-    __slots__ = ("answers", "read_bytes", "turn")
+    `takers` has the audience in the cloud of every message that the commit stores. The
+    session is kept here because the link may have lost it, or its socket, before the
+    commit is done.
+    """
 
-    def __init__(self, turn: int) -> None:
+    __slots__ = ("answers", "read_bytes", "session", "takers", "turn")
+
+    def __init__(self, turn: int, session: Session | None) -> None:
         self.turn = turn
-        self.answers: list[Answers | Puback | Suback | Unsuback] = []
+        self.session = session
+        self.answers: list[Answers | Puback | Pubcomp | Suback | Unsuback] = []
+        self.takers: list[Audience] = []
         self.read_bytes = 0
 
 
@@ -44,17 +54,21 @@ class Link(asyncio.Protocol):
 
     `subscriber` is set once CONNECT was accepted. `publisher` is its Client
     Identifier; `entry_bytes` is what each of its messages costs on the disk besides
-    what it sent.
+    what it sent. `congested` is whether the device leaves more unread than it may.
     """
 
     __slots__ = (
+        "_deaf_s",
         "_fresh_bytes",
         "_out",
+        "_out_bytes",
         "_paused",
+        "_paused_at",
         "_receipt",
         "_transport",
         "_uncommitted",
         "broker",
+        "congested",
         "connection",
         "entry_bytes",
         "peer",
@@ -75,7 +89,11 @@ class Link(asyncio.Protocol):
         self._fresh_bytes = 0
         self._uncommitted = 0
         self._paused = False
+        self._paused_at = 0.0
+        self._deaf_s = 0.0  # for how long nobody listened to the device since it last spoke
         self._out: list[bytes] = []
+        self._out_bytes = 0
+        self.congested = False
 
     # ---- the socket ----------------------------------------------------------------
 
@@ -83,6 +101,7 @@ class Link(asyncio.Protocol):
         limits = self.broker.limits
         # uvloop's transports are none of asyncio's classes, though they do all the same things.
         self._transport = transport = cast(asyncio.Transport, transport)
+        transport.set_write_buffer_limits(high=limits.unsent_bytes_max)
         self.peer = str(transport.get_extra_info("peername") or "")
         self.connection = Connection(
             self.broker.now(), limits.packet_bytes_max, connect_wait_s=limits.connect_wait_s
@@ -90,9 +109,15 @@ class Link(asyncio.Protocol):
         self.broker.arrived(self)
 
     def data_received(self, data: bytes) -> None:
-        packets, fault = self.connection.receive(data, self.broker.now())
-        self._fresh_bytes += len(data)
-        self.act(packets, fault)
+        try:
+            packets, fault = self.connection.receive(data, self.broker.now())
+            self._deaf_s = 0.0
+            self._fresh_bytes += len(data)
+            self.act(packets, fault)
+        except Exception:
+            # A mistake of ours that this device has found: it costs this connection and no other.
+            log.exception("link failed peer=%s client=%s", self.peer, self.publisher)
+            self.close(ReasonCode.IMPLEMENTATION_SPECIFIC_ERROR)
 
     def act(self, packets: list[Packet], fault: MalformedPacket | None) -> None:
         """Act upon decoded packets, then upon the fault behind them."""
@@ -104,16 +129,31 @@ class Link(asyncio.Protocol):
                 fault = error
         if fault is not None:
             self.broker.malformed += 1
-            log.info("protocol error peer=%s client=%s reason=%s", self.peer, self.publisher, fault)
+            if self.broker.may_log():
+                log.info("protocol error peer=%s client=%s reason=%s", self.peer, self.publisher, fault)
             self.close(fault.reason, str(fault))
 
     def eof_received(self) -> None:
         """A half-closed device is gone: asyncio closes the rest."""
 
+    def pause_writing(self) -> None:
+        """The device does not read: nothing more is taken from its session."""
+        self.congested = True
+
+    def resume_writing(self) -> None:
+        """It has read most of it."""
+        self.congested = False
+        if self.subscriber is not None:
+            self.broker.deliver_soon(self.subscriber)
+
     def connection_lost(self, exc: Exception | None) -> None:
         self.connection.close()
         self._transport = None
         self.broker.left(self)
+
+    def expired(self, now: float) -> bool:
+        """Whether nothing was heard for too long. While it is not read, its silence says nothing."""
+        return not self._paused and self.connection.expired(now - self._deaf_s)
 
     @property
     def gone(self) -> bool:
@@ -127,17 +167,20 @@ class Link(asyncio.Protocol):
         if not self._out:
             self.broker.flush_soon(self)
         self._out.append(data)
+        self._out_bytes += len(data)
 
     def flush(self) -> None:
         """Write what `send` has collected."""
         out, self._out = self._out, []
+        self._out_bytes = 0
         if out and self._transport is not None and not self._transport.is_closing():
             self._transport.write(b"".join(out) if len(out) > 1 else out[0])
 
     @property
     def unsent_bytes(self) -> int:
         """What the device has not yet read."""
-        return self._transport.get_write_buffer_size() if self._transport is not None else 0
+        queued = self._transport.get_write_buffer_size() if self._transport is not None else 0
+        return self._out_bytes + queued
 
     def close(self, reason: int = ReasonCode.SUCCESS, text: str | None = None) -> None:
         """Say goodbye where the version can, and close once that is sent. Safe to call again."""
@@ -159,7 +202,8 @@ class Link(asyncio.Protocol):
         committer = self.broker.spool.committer
         receipt = self._receipt
         if receipt is None or receipt.turn != committer.turn:
-            receipt = self._receipt = Receipt(committer.turn)
+            session = self.subscriber.session if self.subscriber is not None else None
+            receipt = self._receipt = Receipt(committer.turn, session)
             committer.when_durable(partial(self.committed, receipt))
         return receipt
 
@@ -170,7 +214,7 @@ class Link(asyncio.Protocol):
         ahead = self._uncommitted > self.broker.limits.uncommitted_bytes_max
         if ahead and not self._paused and self._transport is not None and not self._transport.is_closing():
             self._transport.pause_reading()
-            self._paused = True
+            self._paused, self._paused_at = True, self.broker.now()
 
     def committed(self, receipt: Receipt, error: StoreError | None) -> None:
         """All that this receipt stands for is on the disk, or none of it is.
@@ -181,16 +225,17 @@ class Link(asyncio.Protocol):
         if receipt is self._receipt:
             self._receipt = None
         self._uncommitted -= receipt.read_bytes
-        session = self.subscriber.session if self.subscriber is not None else None
+        session = receipt.session
         if error is not None:
             for answer in receipt.answers:
                 if isinstance(answer, tuple):
                     self.broker.inlet.refused += len(answer[1])
                     if answer[0] is Pubrec and session is not None:
-                        for packet_id in answer[1]:
-                            session.forget(packet_id)
+                        self._forget_unstored(session, answer[1])
             self.close(ReasonCode.QUOTA_EXCEEDED, str(error))
             return
+        for audience in receipt.takers:
+            audience.taken += 1
         connection, out = self.connection, self._out
         empty = not out
         for answer in receipt.answers:
@@ -200,7 +245,10 @@ class Link(asyncio.Protocol):
                     session.stored(packet_ids)
                 self.broker.inlet.acknowledged += len(packet_ids)
                 out.append(connection.encode_pubacks(kind, packet_ids))
-            elif (data := connection.encode(answer)) is not None:
+                continue
+            if type(answer) is Puback:
+                self.broker.inlet.acknowledged += 1
+            if (data := connection.encode(answer)) is not None:
                 out.append(data)
         if self._transport is None or self._transport.is_closing():
             out.clear()
@@ -209,7 +257,15 @@ class Link(asyncio.Protocol):
             self.flush()  # otherwise a flush is on its way
         if self._paused and self._uncommitted <= self.broker.limits.uncommitted_bytes_max // 2:
             self._paused = False
+            self._deaf_s += self.broker.now() - self._paused_at
             self._transport.resume_reading()
+
+    @staticmethod
+    def _forget_unstored(session: Session, packet_ids: list[int]) -> None:
+        """Their next copies are new messages; not so where this was a repetition of a stored one."""
+        for packet_id in packet_ids:
+            if session.inbound.get(packet_id) is False:
+                session.forget(packet_id)
 
     def answer(self, packet: Packet) -> None:
         """Send a packet that promises nothing about the disk."""

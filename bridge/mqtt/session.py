@@ -210,6 +210,14 @@ class Session:
         self._queue.append(Delivery(token, qos, retain, subscription_identifiers, message))
         return True
 
+    def drop_before(self, token: int) -> None:
+        """Forget what is queued under tokens before `token`: their messages are gone for good.
+
+        Without this they would keep their places, and a full queue stay full until the
+        client comes. Deliveries with NO_TOKEN stay.
+        """
+        self._queue = deque(each for each in self._queue if each.token >= token or each.token == NO_TOKEN)
+
     def take(self, now_ns: int, load: Load | None = None) -> tuple[list[Publish | Pubrel], list[int]]:
         """What may be sent now, in order, and the tokens that are settled without an answer.
 
