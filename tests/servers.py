@@ -237,6 +237,7 @@ class TcpProxy:
     def __init__(self, server_port: int, server_host: str = "127.0.0.1") -> None:
         self.port = free_port()
         self.connections = 0
+        self.cuts = 0
         self.bytes_per_s = 0.0  # zero: as fast as it goes
         self._to = (server_host, server_port)
         self._up = asyncio.Event()
@@ -258,6 +259,7 @@ class TcpProxy:
 
     async def cut(self) -> None:
         """Reset every present connection."""
+        self.cuts += 1
         for line in self._lines:
             line.cancel()
         await asyncio.gather(*self._lines, return_exceptions=True)

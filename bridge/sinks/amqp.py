@@ -187,6 +187,7 @@ class _Link:
         self._unconfirmed: dict[int, tuple[_Call, int]] = {}
         self._next_tag = 1
         self._oldest_tag = 1
+        self._nacked: dict[int, tuple[_Call, int]] = {}
         self._returned: dict[str, str] = {}
         self._progress_at = 0.0  # when the oldest unconfirmed message became the oldest
         self._timer: asyncio.TimerHandle | None = None
@@ -304,7 +305,7 @@ class _Link:
         in it is unconfirmed, so a confirm is bound to come, and each one pumps.
         """
         connection = self._connection
-        if self.blocked or connection is None or self.lost.done():
+        if self.blocked or self._nacked or connection is None or self.lost.done():
             return
         window = 1 if self._memory.careful else self._options.window
         frame_max = connection.params.frame_max or 131_072
@@ -363,22 +364,29 @@ class _Link:
 
     def _on_confirm(self, frame: Any) -> None:
         method = frame.method
-        if isinstance(method, Basic.Nack):
-            self._fail("the broker does not take messages now (basic.nack): a queue is full or in trouble")
-            return
+        answer = self._nack if isinstance(method, Basic.Nack) else self._settle
         tag: int = method.delivery_tag
         if method.multiple:
             for each in range(self._oldest_tag, tag + 1):
-                self._settle(each)
+                answer(each)
         else:
-            self._settle(tag)
+            answer(tag)
         oldest = self._oldest_tag
         while oldest < self._next_tag and oldest not in self._unconfirmed:
             oldest += 1
         if oldest != self._oldest_tag:
             self._oldest_tag = oldest
             self._progress_at = self._loop.time()
+        # A nack comes at once, the confirms of what was taken before it only after the
+        # broker's disk. Whoever gives up on the first nack never learns what was taken.
+        if self._nacked and not self._unconfirmed:
+            self._fail("the broker does not take messages now (basic.nack): a queue is full or in trouble")
         self._pump()
+
+    def _nack(self, tag: int) -> None:
+        published = self._unconfirmed.pop(tag, None)
+        if published is not None:
+            self._nacked[tag] = published
 
     def _settle(self, tag: int) -> None:
         published = self._unconfirmed.pop(tag, None)
@@ -442,17 +450,20 @@ class _Link:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        calls = {id(call): call for call in (*self._line, *(call for call, _ in self._unconfirmed.values()))}
+        published = (*self._unconfirmed.values(), *self._nacked.values())
+        calls = {id(call): call for call in (*self._line, *(call for call, _ in published))}
         for call in calls.values():
             if not call.done.done():
                 self._remember(call)
                 call.done.set_exception(SinkUnavailable(reason))
         self._line.clear()
         self._unconfirmed.clear()
+        self._nacked.clear()
 
     def _remember(self, call: _Call) -> None:
         """The caller will never know which of these the broker owns, so we know it for him."""
-        still_open = {index for other, index in self._unconfirmed.values() if other is call}
+        published = (*self._unconfirmed.values(), *self._nacked.values())
+        still_open = {index for other, index in published if other is call}
         for index in range(call.next):
             if index not in still_open and index not in call.refusals:
                 self._memory.own(call.batch[index].id)

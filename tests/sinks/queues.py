@@ -39,6 +39,7 @@ def as_owned(properties: Any, body: bytes) -> Owned:
     """Read a message as a consumer would."""
     headers = properties.headers
     correlation_data = headers.get("correlation_data")
+    content_type, reply_to = properties.content_type, properties.reply_to
     if properties.correlation_id is not None:
         correlation_data = properties.correlation_id.encode()
     return Owned(
@@ -48,8 +49,8 @@ def as_owned(properties: Any, body: bytes) -> Owned:
         Properties(
             payload_format_indicator=headers.get("payload_format_indicator"),
             message_expiry_interval_s=headers.get("message_expiry_interval_s"),
-            content_type=properties.content_type or headers.get("content_type"),
-            response_topic=properties.reply_to or headers.get("response_topic"),
+            content_type=headers.get("content_type") if content_type is None else content_type,
+            response_topic=headers.get("response_topic") if reply_to is None else reply_to,
             correlation_data=correlation_data,
             user_properties=tuple((name, value) for name, value in headers.get("user_properties", ())),
         ),

@@ -1,0 +1,253 @@
+"""What the AMQP sink does beyond the ten promises, in front of a real RabbitMQ."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import msgspec
+import pytest
+
+from bridge.errors import ConfigError, SinkUnavailable
+from bridge.sinks.amqp import AmqpSink
+from bridge.sinks.base import Outgoing
+from bridge.sinks.kit import outgoing
+from bridge.sinks.options import AmqpOptions
+from tests.servers import RabbitMQ, TcpProxy, free_port
+from tests.sinks.queues import channel_to, take_all
+
+Opens = Callable[..., Awaitable[AmqpSink]]
+
+
+@pytest.fixture
+async def opened(rabbitmq: RabbitMQ) -> AsyncIterator[Opens]:
+    made: list[AmqpSink] = []
+
+    async def open_one(**options: Any) -> AmqpSink:
+        made.append(
+            AmqpSink("cloud", AmqpOptions.model_validate({"url": rabbitmq.url, **options}), "plant-7")
+        )
+        await made[-1].open()
+        return made[-1]
+
+    yield open_one
+    for sink in made:
+        await sink.close()
+
+
+def fresh_queue(server: RabbitMQ, name: str, **arguments: Any) -> str:
+    with channel_to(server.url) as channel:
+        channel.queue_delete(name)
+        channel.queue_declare(
+            name, durable=True, arguments={k.replace("_", "-"): v for k, v in arguments.items()}
+        )
+    return name
+
+
+def batch_to(queue: str, count: int, payload: bytes = b"x") -> list[Outgoing]:
+    return [outgoing(queue, queue, n, payload) for n in range(count)]
+
+
+async def test_what_is_declared_is_there(rabbitmq: RabbitMQ, opened: Opens) -> None:
+    sink = await opened(
+        exchange="plant",
+        declare=[
+            {"exchange": {"name": "plant", "type": "topic"}},
+            {"queue": {"name": "telemetry", "type": "quorum", "arguments": {"x-max-length": 1000}}},
+            {"queue": {"name": "history", "type": "stream"}},
+            {"binding": {"exchange": "plant", "queue": "telemetry", "key": "*.telemetry"}},
+        ],
+    )
+    assert await sink.send_batch([outgoing("press.telemetry", "d", 1)]) == []
+    refusals = await sink.send_batch([outgoing("press.other", "d", 2)])
+    assert (
+        "no queue takes it: exchange 'plant', routing key 'press.other' (312 NO_ROUTE)" in refusals[0].reason
+    )
+    [(properties, _)] = take_all(rabbitmq.url, "telemetry")
+    assert properties.message_id == "kit/d/1"
+    assert properties.delivery_mode == 2
+
+
+async def test_what_amqp_cannot_say_is_refused_and_its_neighbours_arrive(
+    rabbitmq: RabbitMQ, opened: Opens
+) -> None:
+    sink = await opened()
+    batch = batch_to(fresh_queue(rabbitmq, "say"), 3)
+    batch[1] = msgspec.structs.replace(batch[1], address="k" * 256)
+    refusals = await sink.send_batch(batch)
+    assert [refusal.index for refusal in refusals] == [1]
+    assert len(take_all(rabbitmq.url, "say")) == 2
+
+
+async def test_given_a_full_queue_then_nothing_is_refused_and_each_try_makes_progress(
+    rabbitmq: RabbitMQ, opened: Opens
+) -> None:
+    # A batch of 25 and a queue with room for 10: without a memory of what was
+    # confirmed the first ten would be delivered again and again.
+    queue = fresh_queue(rabbitmq, "full", x_max_length=10, x_overflow="reject-publish")
+    sink = await opened()
+    batch, taken, reasons = batch_to(queue, 25), [], []
+    while True:
+        assert len(reasons) < 20
+        try:
+            assert await sink.send_batch(batch) == []
+            break
+        except SinkUnavailable as error:
+            reasons.append(str(error))
+        await sink.close()
+        taken += await asyncio.to_thread(take_all, rabbitmq.url, queue)
+        await sink.open()
+    taken += await asyncio.to_thread(take_all, rabbitmq.url, queue)
+    ids = [properties.message_id for properties, _ in taken]
+    assert set(ids) == {message.id for message in batch}
+    assert len(ids) == 25
+    assert all("basic.nack" in reason for reason in reasons)
+
+
+async def test_given_one_message_the_broker_will_not_have_then_it_alone_is_refused(
+    rabbitmq: RabbitMQ, opened: Opens, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The broker closes the channel over it and does not say over which.
+    from bridge.sinks import amqp
+
+    real = amqp.publish_frames
+
+    def poisoned(message: Outgoing, exchange: str, frame_max: int) -> list[bytes]:
+        frames = real(message, exchange, frame_max)
+        if message.id == "kit/poison/13":  # an expiration that is none: 406 PRECONDITION_FAILED
+            frames[1] = frames[1].replace(b"\x0560000", b"\x05never")
+        return frames
+
+    monkeypatch.setattr(amqp, "publish_frames", poisoned)
+    queue = fresh_queue(rabbitmq, "poison")
+    sink = await opened()
+    expiring = msgspec.structs.replace(outgoing(queue, "poison", 13).message, properties=_sixty_seconds())
+    batch = batch_to(queue, 30)
+    batch[13] = msgspec.structs.replace(batch[13], message=expiring)
+    refusals, reasons = [], []
+    for _ in range(4):
+        try:
+            refusals = await sink.send_batch(batch)
+            break
+        except SinkUnavailable as error:
+            reasons.append(str(error))
+        await sink.close()
+        await sink.open()
+    assert [refusal.index for refusal in refusals] == [13]
+    assert all("PRECONDITION_FAILED" in reason for reason in (*reasons, refusals[0].reason))
+    seen = {properties.message_id for properties, _ in await asyncio.to_thread(take_all, rabbitmq.url, queue)}
+    assert seen == {message.id for message in batch} - {"kit/poison/13"}
+
+
+def _sixty_seconds() -> Any:
+    from bridge.message import Properties
+
+    return Properties(message_expiry_interval_s=60)
+
+
+async def test_an_exchange_that_is_not_there_is_found_when_opening(opened: Opens) -> None:
+    with pytest.raises(SinkUnavailable, match="404 NOT_FOUND - no exchange 'nowhere'"):
+        await opened(exchange="nowhere")
+
+
+async def test_given_an_exchange_deleted_under_way_then_nothing_is_refused(
+    rabbitmq: RabbitMQ, opened: Opens
+) -> None:
+    with channel_to(rabbitmq.url) as channel:
+        channel.exchange_declare("gone", "topic")
+    sink = await opened(exchange="gone")
+    with channel_to(rabbitmq.url) as channel:
+        channel.exchange_delete("gone")
+    with pytest.raises(SinkUnavailable, match="404 NOT_FOUND"):
+        await sink.send_batch(batch_to("k", 3))
+    assert "404" in await asyncio.wait_for(sink.lost(), 5)
+
+
+async def test_reasons_are_for_people(rabbitmq: RabbitMQ, opened: Opens) -> None:
+    port = free_port()
+    for url, said in (
+        (f"amqp://guest:guest@127.0.0.1:{port}", f"amqp://guest:\\*\\*\\*@127.0.0.1:{port}: .*refused"),
+        (rabbitmq.url.replace("guest:guest", "guest:wrong-word"), "refuses the user name or the password"),
+        (rabbitmq.url.replace("%2F", "other"), "refuses access to the virtual host"),
+        ("amqp://guest:guest@no-such-host.invalid", "host name is not known"),
+    ):
+        with pytest.raises(SinkUnavailable, match=said) as raised:
+            await opened(url=url, open_timeout="5s")
+        assert "wrong-word" not in str(raised.value)
+
+
+async def test_a_listener_that_says_nothing_ends_in_time(opened: Opens) -> None:
+    silent = await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", 0)
+    port = silent.sockets[0].getsockname()[1]
+    with pytest.raises(SinkUnavailable, match="no answer"):
+        await opened(url=f"amqp://guest:guest@127.0.0.1:{port}", open_timeout="300ms")
+    silent.close()
+
+
+async def test_a_certificate_that_cannot_be_read_is_the_operators_to_solve(opened: Opens) -> None:
+    with pytest.raises(ConfigError, match=r"sinks\.cloud\.amqp\.tls"):
+        await opened(url="amqps://h", tls={"ca": "/does/not/exist.pem"})
+
+
+async def test_given_a_blocked_broker_then_the_sink_waits_beyond_its_timeout_and_says_why(
+    rabbitmq: RabbitMQ, opened: Opens
+) -> None:
+    queue = fresh_queue(rabbitmq, "blocked")
+    sink = await opened(confirm_timeout="500ms")
+    await asyncio.to_thread(rabbitmq.rabbitmqctl, "set_disk_free_limit", "100000GB")
+    try:
+        async with asyncio.timeout(20):
+            sending = [asyncio.ensure_future(sink.send_batch(batch_to(queue, 1)))]
+            while not sink.waiting:  # the broker says so after the first publish
+                await asyncio.sleep(0.01)
+            assert "blocked publishers" in sink.waiting
+            sending.append(asyncio.ensure_future(sink.send_batch([outgoing(queue, "blocked", 1)])))
+            done, _ = await asyncio.wait(sending, timeout=1.2)
+            assert not done
+    finally:
+        await asyncio.to_thread(rabbitmq.rabbitmqctl, "set_disk_free_limit", "10MB")
+    assert await asyncio.wait_for(asyncio.gather(*sending), 30) == [[], []]
+    assert sink.waiting == ""
+    assert len(take_all(rabbitmq.url, queue)) == 2
+
+
+async def test_a_large_body_travels(rabbitmq: RabbitMQ, opened: Opens) -> None:
+    queue = fresh_queue(rabbitmq, "large")
+    sink = await opened()
+    payload = bytes(range(256)) * (1 << 15)
+    assert await sink.send_batch([outgoing(queue, "large", 0, payload)]) == []
+    [(_, body)] = take_all(rabbitmq.url, queue)
+    assert body == payload
+
+
+async def test_given_ten_cuts_under_way_then_all_arrive_and_little_arrives_twice(rabbitmq: RabbitMQ) -> None:
+    queue = fresh_queue(rabbitmq, "cuts")
+    proxy = TcpProxy(rabbitmq.port)
+    await proxy.start()
+    url = f"amqp://guest:guest@127.0.0.1:{proxy.port}/%2F"
+    sink = AmqpSink("cloud", AmqpOptions.model_validate({"url": url, "window": 100}), "plant-7")
+    sent: list[str] = []
+    try:
+        async with asyncio.timeout(60):
+            await sink.open()
+            for turn in range(40):
+                batch = [outgoing(queue, f"t{turn}", n) for n in range(50)]
+                sent += [message.id for message in batch]
+                while True:
+                    sending = asyncio.ensure_future(sink.send_batch(batch))
+                    if turn % 4 == 0 and proxy.cuts <= turn // 4:
+                        await asyncio.sleep(0)
+                        await proxy.cut()
+                    try:
+                        assert await sending == []
+                        break
+                    except SinkUnavailable:
+                        await sink.close()
+                        await sink.open()
+    finally:
+        await sink.close()
+        await proxy.stop()
+    ids = [properties.message_id for properties, _ in await asyncio.to_thread(take_all, rabbitmq.url, queue)]
+    assert list(dict.fromkeys(ids)) == sent
+    assert len(ids) - len(sent) <= 10 * 100

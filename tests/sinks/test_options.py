@@ -1,0 +1,102 @@
+"""What the user may write about a sink, what is refused, and that no password comes out again."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from pydantic import ValidationError
+
+from bridge.errors import ConfigError
+from bridge.sinks import OPTIONS, Sink, create, describe
+from bridge.sinks.options import AmqpOptions, MemoryOptions, ZeromqOptions
+
+URL = "amqps://user:secret-word@broker.example:5671/plant?heartbeat=3"
+
+WRONG = [
+    ("amqp", {}, "url"),
+    ("amqp", {"url": "http://user:secret-word@x"}, "amqp://user:password@host"),
+    ("amqp", {"url": "amqp://"}, "amqp://user:password@host"),
+    ("amqp", {"url": "amqp://h:secret-word/"}, "amqp://user:password@host"),
+    ("amqp", {"url": URL, "exchnge": "x"}, "exchnge"),
+    ("amqp", {"url": URL, "heartbeat": 10}, "no unit"),
+    ("amqp", {"url": URL, "window": 0}, "window"),
+    ("amqp", {"url": "amqp://h", "tls": {"ca": "ca.pem"}}, "amqps"),
+    ("amqp", {"url": URL, "tls": {"key": "k.pem"}}, "come together"),
+    ("amqp", {"url": URL, "declare": [{}]}, "one of"),
+    ("amqp", {"url": URL, "declare": [{"queue": {"name": "q"}, "exchange": {"name": "e"}}]}, "one of"),
+    (
+        "amqp",
+        {"url": URL, "declare": [{"queue": {"name": "q", "type": "quorum", "durable": False}}]},
+        "durable",
+    ),
+    (
+        "amqp",
+        {"url": URL, "declare": [{"queue": {"name": "q", "arguments": {"x-queue-type": "quorum"}}}]},
+        "type:",
+    ),
+    ("zeromq", {}, "exactly one"),
+    ("zeromq", {"bind": "tcp://*:1", "connect": "tcp://h:1"}, "exactly one"),
+    ("zeromq", {"bind": "tcp://*:0"}, "tcp://host:port"),
+    ("zeromq", {"bind": "tcp://*:*"}, "tcp://host:port"),
+    ("zeromq", {"bind": "udp://h:1"}, "tcp://host:port"),
+    ("zeromq", {"connect": "h:1"}, "tcp://host:port"),
+    ("memory", {"x": 1}, "x"),
+]
+
+
+@pytest.mark.parametrize(("kind", "options", "said"), WRONG)
+def test_a_slip_is_refused_and_explained(kind: str, options: dict[str, object], said: str) -> None:
+    with pytest.raises(ValidationError) as raised:
+        OPTIONS[kind].model_validate(options)
+    assert said in str(raised.value)
+    assert "secret-word" not in str(raised.value)
+
+
+def test_no_password_comes_out() -> None:
+    options = AmqpOptions.model_validate({"url": URL, "exchange": "plant"})
+    assert describe(options) == "amqps://user:***@broker.example:5671/plant exchange=plant"
+    for spelled in (repr(options), str(options), options.model_dump_json(), describe(options)):
+        assert "secret-word" not in spelled
+
+
+def test_addresses() -> None:
+    assert describe(ZeromqOptions(bind="tcp://*:5556")) == "zeromq bind tcp://*:5556"
+    assert describe(ZeromqOptions(connect="ipc:///run/x")) == "zeromq connect ipc:///run/x"
+    assert describe(AmqpOptions(url="amqp://[::1]:5672")) == "amqp://[::1]:5672"  # type: ignore[arg-type]
+    assert describe(MemoryOptions()) == "memory"
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [("amqp", {"url": URL}), ("zeromq", {"bind": "tcp://127.0.0.1:5556"}), ("memory", {})],
+)
+def test_a_sink_is_made_without_touching_the_world(kind: str, options: dict[str, object]) -> None:
+    sink = create(kind, "cloud", OPTIONS[kind].model_validate(options), "plant-7")
+    assert isinstance(sink, Sink)
+    assert sink.name == "cloud"
+
+
+def test_an_unknown_kind_names_the_known_ones() -> None:
+    with pytest.raises(ConfigError, match="amqp, zeromq, memory"):
+        create("kafka", "cloud", MemoryOptions(), "plant-7")
+
+
+def test_an_absent_library_fails_with_the_line_to_type() -> None:
+    # In a process of its own, because here the library has long been imported.
+    program = (
+        "import sys; sys.modules['pika'] = None\n"
+        "from bridge.errors import ConfigError\n"
+        "from bridge.sinks import OPTIONS, create\n"
+        "try: create('amqp', 'cloud', OPTIONS['amqp'](url='amqp://h'), 'g')\n"
+        "except ConfigError as error: print(error)\n"
+    )
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    assert said == "sinks.cloud: amqp needs pika, install it: pip install 'edgespool[amqp]'\n"
+
+
+def test_options_are_read_without_any_library() -> None:
+    program = "import sys, bridge.sinks; print('pika' in sys.modules, 'zmq' in sys.modules)"
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    assert said == "False False\n"

@@ -1,0 +1,149 @@
+"""The receivers that we hand out take messages, in both ways of connecting, and survive a kill."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bridge.sinks.kit import outgoing
+from bridge.sinks.options import ZeromqOptions
+from bridge.sinks.zeromq import ZeromqSink
+from tests.servers import binary, free_port
+
+RECEIVERS = Path(__file__).parents[2] / "deploy" / "receivers"
+CACHE = Path(__file__).parents[2] / ".cache" / "receivers"
+PATIENCE_S = 30
+
+
+def python_receiver() -> list[str]:
+    return [sys.executable, str(RECEIVERS / "receiver.py")]
+
+
+def javascript_receiver() -> list[str]:
+    node, npm = binary("node"), binary("npm")
+    lock = (RECEIVERS / "package-lock.json").read_text(encoding="utf-8")
+    stamp = CACHE / ".installed"
+    if not stamp.exists() or stamp.read_text(encoding="utf-8") != lock:
+        CACHE.mkdir(parents=True, exist_ok=True)
+        for name in ("package.json", "package-lock.json"):
+            shutil.copy(RECEIVERS / name, CACHE)
+        # The package carries its library for every platform; its script would only build another one.
+        done = subprocess.run(
+            [npm, "ci", "--no-audit", "--no-fund", "--ignore-scripts"],
+            cwd=CACHE,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        if done.returncode:
+            if os.environ.get("CI") == "true":
+                pytest.fail(f"npm ci failed:\n{done.stderr}")
+            pytest.skip(f"npm ci failed: {done.stderr[-200:]}")
+        stamp.write_text(lock, encoding="utf-8")
+    shutil.copy(RECEIVERS / "receiver.js", CACHE)  # beside its modules
+    return [node, str(CACHE / "receiver.js")]
+
+
+@pytest.fixture(params=[python_receiver, javascript_receiver], ids=["python", "javascript"])
+def receiver(request: pytest.FixtureRequest) -> list[str]:
+    command: list[str] = request.param()
+    return command
+
+
+@contextlib.contextmanager
+def running(command: list[str], *words: str) -> Iterator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen([*command, *words])
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait(10)
+
+
+@contextlib.asynccontextmanager
+async def sink_at(**where: str) -> AsyncIterator[ZeromqSink]:
+    sink = ZeromqSink("lab", ZeromqOptions(**where), "plant-7")
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            await sink.open()
+            yield sink
+    finally:
+        await sink.close()
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+async def test_a_receiver_that_calls_gets_all(receiver: list[str], tmp_path: Path) -> None:
+    endpoint, out = f"tcp://127.0.0.1:{free_port()}", tmp_path / "out.jsonl"
+    with running(receiver, endpoint, str(out)):
+        async with sink_at(bind=endpoint) as sink:
+            batch = [outgoing("a.b", "x", n, b"ol\xc3\xa1") for n in range(1200)]
+            assert await sink.send_batch(batch) == []
+    assert [line["id"] for line in lines(out)] == [message.id for message in batch]
+    first = lines(out)[0]
+    assert (first["topic"], first["address"], first["payload"], first["qos"]) == ("kit/x", "a.b", "olá", 1)
+    assert first["received_at"] == "2025-11-23T22:45:01.123456789Z"
+
+
+async def test_a_receiver_that_is_called_gets_all(receiver: list[str], tmp_path: Path) -> None:
+    endpoint, out = f"tcp://127.0.0.1:{free_port()}", tmp_path / "out.jsonl"
+    with running(receiver, endpoint, str(out), "--bind"):
+        async with sink_at(connect=endpoint) as sink:
+            assert await sink.send_batch([outgoing("a", "x", n) for n in range(10)]) == []
+    assert len(lines(out)) == 10
+
+
+async def test_given_a_gateway_that_comes_back_then_the_receiver_says_hello_again(
+    receiver: list[str], tmp_path: Path
+) -> None:
+    endpoint, out = f"tcp://127.0.0.1:{free_port()}", tmp_path / "out.jsonl"
+    with running(receiver, endpoint, str(out)):
+        for turn in range(2):
+            async with sink_at(bind=endpoint) as sink:
+                await sink.send_batch([outgoing("a", "x", turn)])
+    assert [line["id"] for line in lines(out)] == ["kit/x/0", "kit/x/1"]
+
+
+async def test_given_ten_kills_then_nothing_acknowledged_is_missing(tmp_path: Path) -> None:
+    endpoint, out = f"tcp://127.0.0.1:{free_port()}", tmp_path / "out.jsonl"
+    owned: list[str] = []
+    sink = ZeromqSink("lab", ZeromqOptions(bind=endpoint), "plant-7")
+    async with asyncio.timeout(2 * PATIENCE_S):
+        for turn in range(10):
+            with running(python_receiver(), endpoint, str(out)) as process:
+                await sink.open()
+                sending = [
+                    asyncio.ensure_future(
+                        sink.send_batch([outgoing("a", f"t{turn}", 1000 * b + n) for n in range(200)])
+                    )
+                    for b in range(10)
+                ]
+                await sending[turn % 5]
+                process.kill()
+                await asyncio.gather(*sending, return_exceptions=True)
+                for b, task in enumerate(sending):
+                    if task.exception() is None:
+                        owned += [f"kit/t{turn}/{1000 * b + n}" for n in range(200)]
+                await sink.close()
+    written = {line["id"] for line in map(_whole, out.read_text(encoding="utf-8").splitlines()) if line}
+    assert set(owned) <= written
+
+
+def _whole(line: str) -> dict[str, Any] | None:
+    try:
+        parsed: dict[str, Any] = json.loads(line)
+    except ValueError:  # the kill came in the middle of it
+        return None
+    return parsed
