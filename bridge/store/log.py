@@ -195,7 +195,9 @@ class Log:
             kept = os.path.join(self._damaged_folder, f"{self.name}-{name}")
             self._files.make_folder(self._damaged_folder)
             self._files.rename(path, kept)
-        log.error("segment unreadable log=%s bytes=%d kept=%s", self.name, size, kept)
+        # The newest was mostly just begun when the power went: nothing in it was confirmed.
+        level = logging.ERROR if move else logging.WARNING
+        log.log(level, "segment unreadable log=%s bytes=%d kept=%s", self.name, size, kept)
         return True
 
     def _recover_newest(self) -> int:
@@ -337,7 +339,8 @@ class Log:
         self._files.unlink(path)
         # The last segment before the quota takes no more room than is left.
         left = self.max_bytes - (base - self.head)
-        one = HEADER_BYTES + len(encode_all([message], {}, 0, sequence, 0, 1 << 40)[0]) + NOTE_BYTES_MAX
+        note = {0: batch.notes[0]} if 0 in batch.notes else {}
+        one = HEADER_BYTES + len(encode_all([message], note, 0, sequence, 0, 1 << 40)[0])
         size = max(min(self.segment_bytes, left), one)
         while True:
             try:

@@ -147,7 +147,7 @@ def scan(segment: Segment, end: int) -> Iterator[RawRecord | Damage]:
     it is at most a few MiB, and only the newest one is ever scanned at a start.
     """
     first = segment.first
-    data = segment.read(first, end - first)
+    data = segment.read(first, max(end - first, 0))  # a file may be cut short within its header
     at = 0
     while at < len(data):
         record = read_record(data, at, first, segment.salt)

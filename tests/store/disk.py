@@ -202,6 +202,8 @@ class HostileDisk(Files):
         return len(self._file(fd).live)
 
     def read(self, fd: int, length: int, offset: int) -> bytes:
+        if length < 0 or offset < 0:
+            raise OSError(errno.EINVAL, "negative")
         return bytes(self._file(fd).live[offset : offset + length])
 
     def write(self, fd: int, data: bytes, offset: int) -> None:
