@@ -32,6 +32,7 @@ from bridge.observe import notify
 from bridge.observe.status import MqttStatus, RouteStatus, SinkStatus, Status, StoreStatus
 from bridge.sinks import create, describe
 from bridge.store import Spool
+from bridge.store.files import OS_FILES, Files
 
 __all__ = ["Gateway", "run"]
 
@@ -42,10 +43,14 @@ RESTART_WAIT_S: Final = 5.0
 
 
 class Gateway:
-    """One running gateway. `start` and `stop` belong to one event loop."""
+    """One running gateway. `start` and `stop` belong to one event loop.
 
-    def __init__(self, config: Config) -> None:
+    `files` is the disk under the store; a test may hand in one that fails.
+    """
+
+    def __init__(self, config: Config, files: Files = OS_FILES) -> None:
         self.config = config
+        self._files = files
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._stack = AsyncExitStack()
         self._tasks: list[asyncio.Task[None]] = []
@@ -59,7 +64,7 @@ class Gateway:
         """Afterwards devices can connect. Raises ConfigError or StoreError, with everything undone."""
         config = self.config
         async with AsyncExitStack() as stack:
-            self.spool = Spool.open(str(config.store.path), config.store.max_bytes)
+            self.spool = Spool.open(str(config.store.path), config.store.max_bytes, self._files)
             stack.push_async_callback(self.spool.close)
             stack.push_async_callback(self._stop_tasks)
             for name, sink in config.sinks.items():
@@ -89,8 +94,9 @@ class Gateway:
             for name, keeper in self.keepers.items():
                 self._last(f"sink {name}", keeper.run)
             for forwarder in self.forwarders:
+                # The count first: it has to stay ahead of what is sent and let go.
+                self._last(f"count {forwarder.route.name}", forwarder.count_backlog)
                 self._last(f"route {forwarder.route.name}", forwarder.run)
-                self._tasks.append(asyncio.create_task(forwarder.count_backlog()))
             self._last("broker", self.broker.run)
             if interval_s := notify.watchdog_interval_s():
                 self._last("watchdog", lambda: _beat(interval_s))
@@ -138,8 +144,9 @@ class Gateway:
     async def _stop_tasks(self) -> None:
         for forwarder in self.forwarders:
             forwarder.stop()
-        routes = [task for task in self._tasks if task.get_name().startswith("route ")]
-        if routes and any(keeper.up for keeper in self.keepers.values()):
+        # Only routes whose far end is there can still hear from it.
+        sending = {f"route {each.route.name}" for each in self.forwarders if each.keeper.up}
+        if routes := [task for task in self._tasks if task.get_name() in sending]:
             await asyncio.wait(routes, timeout=DRAIN_WAIT_S)
         for task in self._tasks:
             task.cancel()
@@ -262,5 +269,3 @@ async def _beat(interval_s: float) -> None:
 
 def _rfc3339(ns: int) -> str:
     return datetime.fromtimestamp(ns / 1e9, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-

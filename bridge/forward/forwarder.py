@@ -21,6 +21,7 @@ import contextlib
 import logging
 import time
 from collections import deque
+from collections.abc import Iterable
 from typing import Final
 
 import msgspec
@@ -38,6 +39,9 @@ log = logging.getLogger(__name__)
 
 BATCHES_IN_FLIGHT: Final = 4
 _SCAN_MESSAGES: Final = 1000
+_SCAN_BUDGET: Final = 2000  # entries read in one stretch; then others get their turn
+_STALE_MAX: Final = 10_000  # expired entries remembered behind a batch under way
+_REASON_CHARS_MAX: Final = 1000  # of a refusal; the note has 16 KiB, and JSON may spell a character with six
 
 
 class DeadLetter(msgspec.Struct, frozen=True):
@@ -53,9 +57,10 @@ class DeadLetter(msgspec.Struct, frozen=True):
 class _Sent:
     """One batch on its way."""
 
-    def __init__(self, entries: list[Entry], task: asyncio.Task[list[Refusal]]) -> None:
+    def __init__(self, entries: list[Entry], stale: list[int], task: asyncio.Task[list[Refusal]]) -> None:
         self.key = entries[0].position
         self.entries = entries
+        self.stale = stale  # where expired entries lie in the stretch that this batch covers
         self.task = task
 
 
@@ -64,7 +69,8 @@ class Forwarder:
 
     Since the start: `delivered` (owned by the far end), `refused` (in the dead
     letters), `expired` (older than the route allows), `lost` (let go because the
-    log was full). `waiting_at_start` is the backlog found at the start, None until
+    log was full). Each counts when the cursor passes, or what is read again after
+    an outage would count twice. `waiting_at_start` is the backlog found at the start, None until
     it has been counted.
     """
 
@@ -88,6 +94,9 @@ class Forwarder:
         self._window = Window(self._position)
         self._in_flight: deque[_Sent] = deque()
         self._batch: Batch[Entry] = Batch(route.batch)  # read and wanted, not yet sent
+        self._stale: list[int] = []  # read and expired, and not yet passed by the cursor
+        self._counted: int | None = None  # how far `count_backlog` has got, while it counts
+        self._waiting = 0
         self._stopping = False
         self._news = asyncio.Event()
         committer.after_commit(self._news.set)
@@ -111,15 +120,22 @@ class Forwarder:
         return 0
 
     async def count_backlog(self) -> None:
-        """Count what was waiting at the start; a stretch at a time, beside the real work."""
-        position, count, left_before = self.cursor.position, 0, self.left
-        while position < self._start:
-            for entry in self._log.read(position, _SCAN_MESSAGES):
-                position = entry.end
-                if entry.end <= self._start and self.route.wants(entry.message.topic):
-                    count += 1
-            await asyncio.sleep(0)
-        self.waiting_at_start = count + left_before
+        """Count what was waiting at the start; a stretch at a time, beside the real work.
+
+        Nothing is read for sending before it was counted: its segment might be gone.
+        """
+        self._counted, self._waiting = self.cursor.position, self.left
+        try:
+            while self._counted < self._start and (entries := self._log.read(self._counted, _SCAN_MESSAGES)):
+                self._count(entry for entry in entries if entry.end <= self._start)
+                self._counted = entries[-1].end
+                await asyncio.sleep(0)
+            self.waiting_at_start = self._waiting
+        finally:
+            self._counted = None
+
+    def _count(self, entries: Iterable[Entry]) -> None:
+        self._waiting += sum(self.route.wants(entry.message.topic) for entry in entries)
 
     # ---- motion --------------------------------------------------------------------
 
@@ -151,6 +167,8 @@ class Forwarder:
                 continue
             if not self._in_flight and not self._batch:
                 self._window.mark = max(self._window.mark, self._position)
+                self.expired += len(self._stale)
+                self._stale = []
                 self._save()
             await self._wait(due_in_s)
 
@@ -158,11 +176,22 @@ class Forwarder:
         """Read and send what may be sent now; return in how many seconds a started batch is due."""
         batch, limits = self._batch, self.route.batch
         now_s = time.monotonic()
+        scanned = 0
         while len(self._in_flight) < BATCHES_IN_FLIGHT and not self._stopping:
             if not batch.full:
+                if scanned >= _SCAN_BUDGET:
+                    # A route that wants little reads much, and the loop is not its own.
+                    if batch.ready(now_s):
+                        self._send()
+                    return 0.0
                 position = max(self._position, self.cursor.position)
+                if self._counted is not None and self._counted <= position < self._start:
+                    return 0.0
+                if len(self._stale) >= _STALE_MAX and self._in_flight:
+                    return None
                 room = limits.bytes - batch.body_bytes
                 if entries := self._log.read(position, limits.messages - len(batch), room):
+                    scanned += len(entries)
                     self._take(entries, now_s)
                     continue
             if batch.due_s is None:
@@ -179,8 +208,12 @@ class Forwarder:
         self._position = entries[-1].end
         if self.route.max_age_s is not None or any(entry.message.properties for entry in wanted):
             now_ns = time.time_ns()
-            fresh = [entry for entry in wanted if not self.route.expired(entry.message, now_ns)]
-            self.expired += len(wanted) - len(fresh)
+            fresh = []
+            for entry in wanted:
+                if self.route.expired(entry.message, now_ns):
+                    self._stale.append(entry.position)
+                else:
+                    fresh.append(entry)
             wanted = fresh
         if wanted:
             self._batch.extend(wanted, wanted[-1].end - wanted[0].position, now_s)
@@ -195,7 +228,8 @@ class Forwarder:
         # the sink's line in the order of the log.
         task = asyncio.create_task(self.keeper.sink.send_batch(batch))
         task.add_done_callback(self._sent)
-        sent = _Sent(entries, task)
+        sent = _Sent(entries, self._stale, task)
+        self._stale = []
         self._window.hand_out(sent.key, self._position)
         self._in_flight.append(sent)
 
@@ -207,6 +241,9 @@ class Forwarder:
             return
         if due_in_s is None:
             await self._news.wait()
+            return
+        if due_in_s <= 0:
+            await asyncio.sleep(0)
             return
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._news.wait(), due_in_s)
@@ -221,6 +258,7 @@ class Forwarder:
         self._window.settle(sent.key)
         self.delivered += len(sent.entries) - len(refusals)
         self.refused += len(refusals)
+        self.expired += len(sent.stale)
         self.keeper.confirmed()
         self._save()
 
@@ -234,7 +272,7 @@ class Forwarder:
                     id=self._id_prefix + str(entry.sequence),
                     route=self.route.name,
                     sink=self.route.sink,
-                    reason=refusal.reason[:4096],
+                    reason=refusal.reason[:_REASON_CHARS_MAX].encode("utf-8", "replace").decode(),
                     refused_at_ns=now_ns,
                 )
                 while not self._dead.reserve(entry.end - entry.position + 8192):
@@ -257,9 +295,12 @@ class Forwarder:
             sent.task.cancel()
         await asyncio.gather(*(sent.task for sent in self._in_flight), return_exceptions=True)
         behind = self.cursor.position
-        self.lost += sum(entry.position < behind for sent in self._in_flight for entry in sent.entries)
+        for sent in self._in_flight:
+            self.lost += sum(entry.position < behind for entry in sent.entries)
+            self.expired += sum(position < behind for position in sent.stale)
         self._in_flight.clear()
         self._batch.take()
+        self._stale = []
         self._window = Window(max(self._window.mark, behind))
         self._position = self._window.mark
         self._save()
@@ -276,11 +317,17 @@ class Forwarder:
         self.lost += len(started) - len(kept)
         if kept:
             self._batch.extend(kept, kept[-1].end - kept[0].position, time.monotonic())
+        self.expired += sum(position < end for position in self._stale)
+        self._stale = [position for position in self._stale if position >= end]
         position = max(self._position, self.cursor.position)
-        while position < end:
-            for entry in self._log.read(position, _SCAN_MESSAGES):
-                position = entry.end
-                if entry.position < end and self.route.wants(entry.message.topic):
-                    self.lost += 1
+        while position < end and (entries := self._log.read(position, _SCAN_MESSAGES)):
+            position = entries[-1].end
+            gone = [entry for entry in entries if entry.position < end]
+            self.lost += sum(self.route.wants(entry.message.topic) for entry in gone)
+            if self._counted is not None:
+                counted = self._counted
+                self._count(entry for entry in gone if counted <= entry.position < self._start)
+        if self._counted is not None:
+            self._counted = max(self._counted, end)
         self._position = max(self._position, end)
         self.cursor.save(max(self.cursor.position, end))

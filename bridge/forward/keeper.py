@@ -80,6 +80,7 @@ class Keeper:
                 await asyncio.sleep(delay(self._attempt, random.random()))  # noqa: S311 - jitter is no secret
                 self._attempt += 1
         finally:
+            self.up = False
             self._is_up.clear()
             await self.sink.close()
 
