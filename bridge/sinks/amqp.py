@@ -16,43 +16,33 @@ What the broker says, and what we make of it:
              goes one message at a time until it is found; that one is refused.
              With 404 or 403 somebody has to set something up: wait.
 
-What was confirmed of a batch that failed as a whole is remembered, and skipped when
-the batch returns. Otherwise a batch larger than the room in a queue would deliver
-its first half for ever.
+What is learnt from a link that failed is kept for the next one: `amqp_memory`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
-import socket
-import ssl
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-import pika
 from pika import exceptions
-from pika.adapters.asyncio_connection import AsyncioConnection
-from pika.adapters.utils import connection_workflow
 from pika.spec import Basic
 
-from bridge.errors import ConfigError, SinkUnavailable
+from bridge.errors import SinkUnavailable
+from bridge.sinks.amqp_connection import Connection, explain, parameters
+from bridge.sinks.amqp_memory import Memory
 from bridge.sinks.amqp_wire import Unsendable, publish_frames
 from bridge.sinks.base import Outgoing, Refusal
 from bridge.sinks.options import AmqpOptions, Declaration, describe
 
 __all__ = ["AmqpSink"]
 
-# It reports one failed attempt five times over, as errors; an outage is told once, by whoever keeps us.
-logging.getLogger("pika").setLevel(logging.CRITICAL)
-
 # What lies in our own buffer is neither with the broker nor needed: the kernel's buffer keeps the line full.
 BUFFER_BYTES_MAX: Final = 1 << 20
 # Frames are handed over in pieces of this size: one system call each.
 WRITE_BYTES: Final = 64 << 10
 CLOSE_S: Final = 1.0
-POISON_MAX: Final = 1000
 # Reply codes that may be about one message: precondition failed, and the errors of framing and syntax.
 _PERHAPS_ONE_MESSAGE: Final = frozenset({406, 501, 502, 503, 505})
 
@@ -75,33 +65,6 @@ class _Call:
             self.done.set_result([Refusal(index, reason) for index, reason in sorted(self.refusals.items())])
 
 
-class _Memory:
-    """What must outlive a link: ids the broker owns though their batch failed, and poison."""
-
-    def __init__(self, owned_max: int) -> None:
-        self.poison: dict[str, str] = {}
-        self.careful = 0  # how many messages still go one at a time
-        self._owned: dict[str, None] = {}
-        self._owned_max = owned_max
-
-    def own(self, message_id: str) -> None:
-        self._owned[message_id] = None
-        if len(self._owned) > self._owned_max:
-            del self._owned[next(iter(self._owned))]
-
-    def disown(self, message_id: str) -> bool:
-        """True when the broker owns it already; it is asked once for each time it is sent."""
-        if not self._owned or message_id not in self._owned:
-            return False
-        del self._owned[message_id]
-        return True
-
-    def blame(self, message_id: str, reason: str) -> None:
-        self.poison[message_id] = reason
-        if len(self.poison) > POISON_MAX:
-            del self.poison[next(iter(self.poison))]
-
-
 class AmqpSink:
     """One exchange of one broker."""
 
@@ -109,7 +72,7 @@ class AmqpSink:
         self.name = name
         self.gateway = gateway
         self._options = options
-        self._memory = _Memory(2 * options.window)
+        self._memory = Memory(2 * options.window)
         self._link: _Link | None = None
 
     @property
@@ -154,24 +117,10 @@ class AmqpSink:
             await link.close()
 
 
-class _Connection(AsyncioConnection):  # type: ignore[misc]  # pika has no types for us
-    """Pika's connection with the three things that it keeps for its adapters."""
-
-    def write(self, data: bytes) -> None:
-        self._adapter_emit_data(data)
-
-    @property
-    def buffered_bytes(self) -> int:
-        return 0 if self._transport is None else int(self._transport.get_write_buffer_size())
-
-    def abort(self, error: Exception) -> None:
-        self._terminate_stream(error)
-
-
 class _Link:
     """One connection from its first byte to its last; `lost` says why it ended."""
 
-    def __init__(self, name: str, options: AmqpOptions, gateway: str, memory: _Memory) -> None:
+    def __init__(self, name: str, options: AmqpOptions, gateway: str, memory: Memory) -> None:
         self.blocked = ""
         self._loop = asyncio.get_running_loop()
         self.lost: asyncio.Future[str] = self._loop.create_future()
@@ -179,7 +128,7 @@ class _Link:
         self._options = options
         self._gateway = gateway
         self._memory = memory
-        self._connection: _Connection | None = None
+        self._connection: Connection | None = None
         self._channel: Any = None
         self._closed = asyncio.Event()
         self._is_open = False
@@ -197,8 +146,8 @@ class _Link:
     async def open(self) -> None:
         """Connect, choose confirms, declare, and see that the exchange is there."""
         opened: asyncio.Future[Any] = self._loop.create_future()
-        self._connection = _Connection(
-            self._parameters(),
+        self._connection = Connection(
+            parameters(self._name, self._options, self._gateway),
             on_open_callback=_result_of(opened),
             on_open_error_callback=self._on_closed,
             on_close_callback=self._on_closed,
@@ -216,26 +165,6 @@ class _Link:
         if self._options.exchange:
             await self._ask(self._channel.exchange_declare, exchange=self._options.exchange, passive=True)
         self._is_open = True
-
-    def _parameters(self) -> pika.URLParameters:
-        options = self._options
-        parameters = pika.URLParameters(options.url.get_secret_value())
-        parameters.heartbeat = int(options.heartbeat)
-        parameters.connection_attempts = 1
-        parameters.socket_timeout = parameters.stack_timeout = options.open_timeout
-        parameters.blocked_connection_timeout = (
-            None  # how long a broker may block us is its operator's affair
-        )
-        parameters.client_properties = {"connection_name": f"{self._gateway} {self._name}"}
-        if options.tls is not None:
-            try:
-                context = ssl.create_default_context(cafile=options.tls.ca)
-                if options.tls.certificate is not None:
-                    context.load_cert_chain(options.tls.certificate, options.tls.key)
-            except OSError as error:  # ssl.SSLError is one
-                raise ConfigError(f"sinks.{self._name}.amqp.tls: {error}") from error
-            parameters.ssl_options = pika.SSLOptions(context, parameters.host)
-        return parameters
 
     async def _declare(self, declaration: Declaration) -> None:
         if (queue := declaration.queue) is not None:
@@ -268,7 +197,7 @@ class _Link:
         try:
             method(**{callback: _result_of(answer)}, **arguments)
         except exceptions.AMQPError as error:
-            raise SinkUnavailable(_explain(error)) from error
+            raise SinkUnavailable(explain(error)) from error
         return await self._unless_lost(answer)
 
     async def _unless_lost(self, answer: asyncio.Future[Any]) -> Any:
@@ -351,7 +280,7 @@ class _Link:
         call.unconfirmed += 1
         return frames
 
-    def _write(self, connection: _Connection, pieces: list[bytes]) -> None:
+    def _write(self, connection: Connection, pieces: list[bytes]) -> None:
         # Joined, because each write costs the broker and us a system call; but a large
         # body in its frames, because a half-sent piece is copied again with each send.
         if len(pieces) > 3 and max(map(len, pieces)) < WRITE_BYTES:
@@ -420,12 +349,12 @@ class _Link:
 
     def _on_channel_closed(self, _channel: Any, error: Exception) -> None:
         self._suspect(error)
-        self._fail(_explain(error))
+        self._fail(explain(error))
 
     def _on_closed(self, _connection: Any, error: Exception) -> None:
         self._closed.set()
         self._suspect(error)
-        self._fail(_explain(error))
+        self._fail(explain(error))
 
     def _suspect(self, error: Exception) -> None:
         """If one message may be to blame for the end, see to it that it is found."""
@@ -434,7 +363,7 @@ class _Link:
             return
         if len(self._unconfirmed) == 1:
             call, index = next(iter(self._unconfirmed.values()))
-            self._memory.blame(call.batch[index].id, _explain(error))
+            self._memory.blame(call.batch[index].id, explain(error))
             self._memory.careful = 0
         else:
             self._memory.careful = len(self._unconfirmed)
@@ -510,42 +439,3 @@ def _result_of(future: asyncio.Future[Any]) -> Callable[..., None]:
             future.set_result(answer[0] if answer else None)
 
     return done
-
-
-def _explain(error: BaseException) -> str:
-    """Say in one line, and for the operator, what pika wraps in up to four exceptions."""
-    error = _innermost(error)
-    match error:
-        case exceptions.ProbableAuthenticationError():
-            return "the broker refuses the user name or the password"
-        case exceptions.ProbableAccessDeniedError():
-            return "the broker refuses access to the virtual host"
-        case exceptions.ConnectionClosed() | exceptions.ChannelClosed():
-            return f"closed by the broker: {error.reply_code} {error.reply_text}"
-        case exceptions.AMQPHeartbeatTimeout():
-            return "the broker's heartbeats stopped"
-        case exceptions.StreamLostError() | exceptions.IncompatibleProtocolError():
-            return "the connection broke"
-        case socket.gaierror():
-            return f"the host name is not known: {error.strerror}"
-        case ssl.SSLError():
-            return f"TLS: {error}"
-        case TimeoutError() | connection_workflow.AMQPConnectorStackTimeout():
-            return "no answer"
-        case OSError():
-            return (error.strerror or str(error)).lower()
-        case _:
-            return str(error) or type(error).__name__
-
-
-def _innermost(error: BaseException) -> BaseException:
-    for _ in range(8):
-        inner = getattr(error, "exceptions", None) or getattr(error, "exception", None)
-        if isinstance(inner, (list, tuple)):
-            inner = inner[-1]
-        if inner is None and type(error) is exceptions.AMQPConnectionError and error.args:
-            inner = error.args[0]
-        if not isinstance(inner, BaseException):
-            break
-        error = inner
-    return error

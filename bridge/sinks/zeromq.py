@@ -20,21 +20,17 @@ first await of a call; that is why there is no lock.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import errno
-import socket as sockets
 from collections import deque
 from collections.abc import Sequence
 from typing import Final
 
 import msgspec
-import zmq
-from zmq.utils.monitor import recv_monitor_message
 
 from bridge.errors import ConfigError, SinkUnavailable
 from bridge.sinks.base import Outgoing, Refusal
 from bridge.sinks.metadata import metadata
 from bridge.sinks.options import ZeromqOptions
+from bridge.sinks.zeromq_socket import Socket
 
 __all__ = ["VERSION", "Hello", "Who", "ZeromqSink"]
 
@@ -46,17 +42,7 @@ CHUNK_BYTES: Final = 1 << 20
 # ZeroMQ copies what it is given, so this is the memory a slow receiver costs.
 IN_FLIGHT_BYTES_MAX: Final = 16 << 20
 RECEIVERS_MAX: Final = 64
-FRAME_BYTES_MAX: Final = 64 << 10
 PING_S: Final = 1.0
-HEARTBEAT_MS: Final = 2_000
-HEARTBEAT_TIMEOUT_MS: Final = 6_000
-# Long enough for a BYE to leave, short enough that nobody waits for it at the end of the process.
-LINGER_MS: Final = 250
-# ZeroMQ lets go of a port a moment after it was told to.
-REBIND_S: Final = 2.0
-_BURST: Final = 100
-
-_EVENTS: Final = zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED
 
 
 class Who(msgspec.Struct, frozen=True):
@@ -105,8 +91,7 @@ class ZeromqSink:
         self._options = options
         self._who = [b"WHO", msgspec.json.encode(Who(VERSION, gateway))]
         self._is_router = options.bind is not None
-        self._socket: zmq.Socket[bytes] | None = None
-        self._monitor: zmq.Socket[bytes] | None = None
+        self._socket: Socket | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ticker: asyncio.TimerHandle | None = None
         self._hello: asyncio.Future[None] | None = None
@@ -138,8 +123,11 @@ class ZeromqSink:
         self._hello = self._loop.create_future()
         self._lost = self._loop.create_future()
         self.waiting = f"no receiver has said hello on {self._options.endpoint}"
+        self._socket = Socket(
+            self._options.endpoint, bind=self._is_router, heard=self._heard, came=self._came, went=self._went
+        )
         try:
-            await self._connect()
+            await self._socket.open()
             self._tick()
             async with asyncio.timeout(None if self._is_router else self._options.open_timeout):
                 await self._hello
@@ -147,6 +135,9 @@ class ZeromqSink:
             reason = self.waiting
             await self.close()
             raise SinkUnavailable(reason) from None
+        except ConfigError as error:
+            await self.close()
+            raise ConfigError(f"sinks.{self.name}.zeromq.bind: {error}") from error
         except BaseException:
             await self.close()
             raise
@@ -181,16 +172,9 @@ class ZeromqSink:
         # Closed first, so that a farewell to one receiver does not move the batches to another.
         self._fail(f"{self.name} was closed")
         if self._socket is not None:
-            assert self._loop is not None
-            for identity in list(self._receivers):
+            for identity in self._receivers:
                 self._tell(identity, b"BYE")
-            self._loop.remove_reader(self._socket.fileno())
-            if self._monitor is not None:
-                self._loop.remove_reader(self._monitor.fileno())
-                self._socket.disable_monitor()
-                self._monitor.close(linger=0)
-                self._monitor = None
-            self._socket.close(linger=LINGER_MS)
+            self._socket.close()
             self._socket = None
         self._receivers.clear()
         self._hello = None
@@ -201,99 +185,24 @@ class ZeromqSink:
             return self._lost.result()
         return self.waiting or f"{self.name} is not open"
 
-    # ---- the socket ----------------------------------------------------------------
+    def _tell(self, identity: bytes, *frames: bytes) -> bool:
+        return self._socket is not None and self._socket.tell(identity, *frames)
 
-    async def _connect(self) -> None:
-        assert self._loop is not None
-        kind = zmq.ROUTER if self._is_router else zmq.DEALER
-        socket: zmq.Socket[bytes] = zmq.Context.instance().socket(kind)
-        self._socket = socket
-        # No high-water mark: the window and IN_FLIGHT_BYTES_MAX bound what ZeroMQ holds for us,
-        # and at a high-water mark a ROUTER could only drop or refuse.
-        socket.sndhwm = 0
-        socket.setsockopt(zmq.MAXMSGSIZE, FRAME_BYTES_MAX)
-        socket.setsockopt(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
-        socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, HEARTBEAT_TIMEOUT_MS)
-        socket.setsockopt(zmq.HEARTBEAT_TTL, HEARTBEAT_TIMEOUT_MS)
-        if self._is_router:
-            # Else a message to a receiver that has gone is dropped without a word.
-            socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
-        else:
-            # Else a message waits for a connection that may lead to another receiver.
-            socket.setsockopt(zmq.IMMEDIATE, 1)
-        self._monitor = socket.get_monitor_socket(_EVENTS)
-        self._loop.add_reader(self._monitor.fileno(), self._on_event)
-        self._loop.add_reader(socket.fileno(), self._on_readable)
-        if self._is_router:
-            await self._bind(socket)
-        else:
-            socket.connect(self._options.endpoint)
-        self._on_event()
-        self._on_readable()
+    # ---- connections come and go ---------------------------------------------------
 
-    async def _bind(self, socket: zmq.Socket[bytes]) -> None:
-        assert self._loop is not None
-        endpoint = self._options.endpoint
-        deadline = self._loop.time() + REBIND_S
-        while True:
-            try:
-                if _is_taken(endpoint):
-                    raise zmq.ZMQError(errno.EADDRINUSE)
-                socket.bind(endpoint)
-                return
-            except zmq.ZMQError as error:
-                if error.errno == errno.EADDRINUSE and self._loop.time() < deadline:
-                    await asyncio.sleep(0.05)
-                    continue
-                cause = (
-                    "is in use by another program; choose another endpoint, or end that program"
-                    if error.errno == errno.EADDRINUSE
-                    else f"cannot be bound: {error}"
-                )
-                raise ConfigError(f"sinks.{self.name}.zeromq.bind: {endpoint} {cause}") from error
-
-    def _on_readable(self) -> None:
-        """Take what is there. The descriptor tells of news only once, so nothing may be left behind."""
-        for _ in range(_BURST):
-            if not _has_news(self._socket):
-                return
-            assert self._socket is not None
-            self._heard(self._socket.recv_multipart(zmq.NOBLOCK))
-        assert self._loop is not None
-        self._loop.call_soon(self._on_readable)
-
-    def _on_event(self) -> None:
-        """A connection came or went. ZeroMQ does not say whose, so everyone is tried."""
-        came = went = False
-        while _has_news(self._monitor):
-            assert self._monitor is not None
-            event = recv_monitor_message(self._monitor, zmq.NOBLOCK)["event"]
-            came |= event == zmq.EVENT_HANDSHAKE_SUCCEEDED
-            went |= event == zmq.EVENT_DISCONNECTED
-        if went and not self._is_router:
-            self._gone(b"", "the connection to the receiver broke")
-        elif went:
-            self._ping()
-        if came and not self._is_router:
+    def _came(self) -> None:
+        if not self._is_router:  # bound, we wait for the probe: that has an identity
             self._tell(b"", *self._who)
 
-    def _tell(self, identity: bytes, *frames: bytes) -> bool:
-        """Send to one receiver; False when there is no way to it any more."""
-        if self._socket is None:
-            return False
-        try:
-            self._socket.send_multipart((identity, *frames) if self._is_router else frames, zmq.NOBLOCK)
-        except zmq.ZMQError:
-            return False
-        # Sending may swallow the descriptor's only word of something to read.
-        if _has_news(self._socket) and self._loop is not None:
-            self._loop.call_soon(self._on_readable)
-        return True
+    def _went(self) -> None:
+        if self._is_router:
+            self._ping()  # tells who it was
+        else:
+            self._gone(b"", "the connection to the receiver broke")
 
     # ---- what receivers say --------------------------------------------------------
 
-    def _heard(self, frames: list[bytes]) -> None:
-        identity = frames.pop(0) if self._is_router else b""
+    def _heard(self, identity: bytes, frames: list[bytes]) -> None:
         try:
             match frames:
                 case [b""]:
@@ -474,25 +383,11 @@ class ZeromqSink:
             self._tell(active, b"BYE")
             self._gone(active, f"no answer within {timeout_s:g} s")
         # Whatever the descriptor may have failed to say is found here at the latest.
-        self._on_readable()
+        if self._socket is not None:
+            self._socket.look()
 
     def _ping(self) -> None:
         for identity in list(self._receivers):
             role = b"active" if identity == self._active else b"standby"
             if not self._tell(identity, b"PING", role):
                 self._gone(identity, "the receiver has gone")
-
-
-def _has_news(socket: zmq.Socket[bytes] | None) -> bool:
-    return socket is not None and bool(int(socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
-
-
-def _is_taken(endpoint: str) -> bool:
-    """True when someone listens on an ipc endpoint: ZeroMQ itself would take the file away from him."""
-    transport, _, path = endpoint.partition("://")
-    if transport != "ipc":
-        return False
-    with sockets.socket(sockets.AF_UNIX) as probe, contextlib.suppress(OSError):
-        probe.connect(path.replace("@", "\0", 1) if path.startswith("@") else path)
-        return True
-    return False

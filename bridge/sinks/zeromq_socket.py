@@ -1,0 +1,170 @@
+"""One ZeroMQ socket on the loop of the house, bound or connected; it knows no protocol.
+
+The descriptor of a ZeroMQ socket is edge-triggered: it speaks once when there is
+news, and any other call may take that word away. So what is there is always taken
+to the end, and every send looks again afterwards.
+
+Bound it is a ROUTER and a peer has an identity; calling it is a DEALER with one
+peer, whose identity is empty.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import socket as sockets
+from collections.abc import Callable
+from typing import Final
+
+import zmq
+from zmq.utils.monitor import recv_monitor_message
+
+from bridge.errors import ConfigError
+
+__all__ = ["Socket"]
+
+FRAME_BYTES_MAX: Final = 64 << 10
+HEARTBEAT_MS: Final = 2_000
+HEARTBEAT_TIMEOUT_MS: Final = 6_000
+# Long enough for a last word to leave, short enough that nobody waits for it at the end of the process.
+LINGER_MS: Final = 250
+# ZeroMQ lets go of a port a moment after it was told to.
+REBIND_S: Final = 2.0
+_BURST: Final = 100
+
+_EVENTS: Final = zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED
+
+
+class Socket:
+    """Calls `heard(identity, frames)` for each message, and `came()` or `went()` when a connection did.
+
+    ZeroMQ does not say whose connection it was.
+    """
+
+    def __init__(
+        self,
+        endpoint: str,
+        *,
+        bind: bool,
+        heard: Callable[[bytes, list[bytes]], None],
+        came: Callable[[], None],
+        went: Callable[[], None],
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._endpoint = endpoint
+        self._is_router = bind
+        self._heard = heard
+        self._came = came
+        self._went = went
+        kind = zmq.ROUTER if bind else zmq.DEALER
+        self._socket: zmq.Socket[bytes] | None = zmq.Context.instance().socket(kind)
+        self._monitor: zmq.Socket[bytes] | None = None
+
+    async def open(self) -> None:
+        """Bind or connect. Raises ConfigError for an endpoint that cannot be bound."""
+        socket = self._socket
+        assert socket is not None
+        # No high-water mark: the caller's window bounds what ZeroMQ holds for us, and at a
+        # mark a ROUTER could only drop or refuse.
+        socket.sndhwm = 0
+        socket.setsockopt(zmq.MAXMSGSIZE, FRAME_BYTES_MAX)
+        socket.setsockopt(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
+        socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, HEARTBEAT_TIMEOUT_MS)
+        socket.setsockopt(zmq.HEARTBEAT_TTL, HEARTBEAT_TIMEOUT_MS)
+        if self._is_router:
+            # Else a message to a receiver that has gone is dropped without a word.
+            socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        else:
+            # Else a message waits for a connection that may lead to another receiver.
+            socket.setsockopt(zmq.IMMEDIATE, 1)
+        self._monitor = socket.get_monitor_socket(_EVENTS)
+        self._loop.add_reader(self._monitor.fileno(), self._look_at_events)
+        self._loop.add_reader(socket.fileno(), self.look)
+        if self._is_router:
+            await self._bind(socket)
+        else:
+            socket.connect(self._endpoint)
+        self._look_at_events()
+        self.look()
+
+    async def _bind(self, socket: zmq.Socket[bytes]) -> None:
+        deadline = self._loop.time() + REBIND_S
+        while True:
+            try:
+                if _is_taken(self._endpoint):
+                    raise zmq.ZMQError(errno.EADDRINUSE)
+                socket.bind(self._endpoint)
+                return
+            except zmq.ZMQError as error:
+                if error.errno == errno.EADDRINUSE and self._loop.time() < deadline:
+                    await asyncio.sleep(0.05)
+                    continue
+                cause = (
+                    "is in use by another program; choose another endpoint, or end that program"
+                    if error.errno == errno.EADDRINUSE
+                    else f"cannot be bound: {error}"
+                )
+                raise ConfigError(f"{self._endpoint} {cause}") from error
+
+    def tell(self, identity: bytes, *frames: bytes) -> bool:
+        """Send to one peer; False when there is no way to it any more."""
+        if self._socket is None:
+            return False
+        try:
+            self._socket.send_multipart((identity, *frames) if self._is_router else frames, zmq.NOBLOCK)
+        except zmq.ZMQError:
+            return False
+        if _has_news(self._socket):
+            self._loop.call_soon(self.look)
+        return True
+
+    def look(self) -> None:
+        """Take what is there; after a burst the others of the loop get a turn."""
+        for _ in range(_BURST):
+            if not _has_news(self._socket):
+                return
+            assert self._socket is not None
+            frames = self._socket.recv_multipart(zmq.NOBLOCK)
+            self._heard(frames.pop(0) if self._is_router else b"", frames)
+        self._loop.call_soon(self.look)
+
+    def _look_at_events(self) -> None:
+        came = went = False
+        while _has_news(self._monitor):
+            assert self._monitor is not None
+            event = recv_monitor_message(self._monitor, zmq.NOBLOCK)["event"]
+            came |= event == zmq.EVENT_HANDSHAKE_SUCCEEDED
+            went |= event == zmq.EVENT_DISCONNECTED
+        if went:
+            self._went()
+        if came:
+            self._came()
+
+    def close(self) -> None:
+        """Afterwards nothing is heard any more; last words still leave. Safe twice."""
+        socket, self._socket = self._socket, None
+        if socket is None:
+            return
+        self._loop.remove_reader(socket.fileno())
+        if self._monitor is not None:
+            self._loop.remove_reader(self._monitor.fileno())
+            socket.disable_monitor()
+            self._monitor.close(linger=0)
+            self._monitor = None
+        socket.close(linger=LINGER_MS)
+
+
+def _has_news(socket: zmq.Socket[bytes] | None) -> bool:
+    return socket is not None and bool(int(socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
+
+
+def _is_taken(endpoint: str) -> bool:
+    """True when someone listens on an ipc endpoint: ZeroMQ itself would take the file away from him."""
+    transport, _, path = endpoint.partition("://")
+    if transport != "ipc":
+        return False
+    with sockets.socket(sockets.AF_UNIX) as probe, contextlib.suppress(OSError):
+        probe.connect(path.replace("@", "\0", 1) if path.startswith("@") else path)
+        return True
+    return False
