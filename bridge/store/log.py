@@ -40,12 +40,14 @@ from collections.abc import Sequence
 from typing import Final
 
 from bridge.message import Message
-from bridge.store.cursor import CURSOR_BYTES, Cursor, read_slots
+from bridge.store.cursor import Cursor
+from bridge.store.damaged import Damaged
 from bridge.store.files import OS_FILES, Files
 from bridge.store.recent import Recent
 from bridge.store.record import HEADER_BYTES as RECORD_BYTES
 from bridge.store.record import Entry, decode_all, encode_all, find_next
-from bridge.store.segment import HEADER_BYTES, Damage, Header, Segment, file_name, read_header, scan
+from bridge.store.segment import HEADER_BYTES, Damage, Header, Segment, file_name, scan
+from bridge.store.survey import survey
 
 __all__ = ["Batch", "Log"]
 
@@ -84,10 +86,9 @@ class Log:
         self.durable = 0
         self.epoch = 0
         self.appended = 0  # messages made durable since the start
-        self.damaged = 0  # stretches found damaged since the start
         self.cursors: dict[str, Cursor] = {}
         self._files = files
-        self._damaged_folder = damaged_folder
+        self._damage = Damaged(files, damaged_folder, self.name)
         self._segments: list[Segment] = []
         self._bases: list[int] = []
         self._next_sequence = 1
@@ -99,7 +100,6 @@ class Log:
         self._reserved = 0
         self._under_way = 0
         self._recent = Recent()
-        self._skipped: set[int] = set()
 
     # ---- opening -------------------------------------------------------------------
 
@@ -121,18 +121,21 @@ class Log:
         anything is written; OSError as it comes.
         """
         self = cls(folder, max_bytes, segment_bytes, files, damaged_folder or folder + "-damaged")
-        headers, reached = self.check(folder, files)
+        found, reached = survey(folder, files)
         files.make_folder(folder)
-        for name, (header, size) in headers.items():
-            if header is None:
-                if self._set_aside(name, size, move=name != max(headers)):
-                    reached = max(reached, int(name[:-4]) + size)
-            elif self._segments and header.sequence < self._segments[-1].header.sequence:
+        for one in found:
+            path = os.path.join(folder, one.name)
+            if one.header is None:
+                # The newest stays until another follows: its name tells the next start
+                # how far the log once reached.
+                if self._damage.set_aside(path, one.size, move=one is not found[-1]):
+                    reached = max(reached, one.base + one.size)
+            elif self._segments and one.header.sequence < self._segments[-1].header.sequence:
                 # A commit that failed left it. Its sequence numbers were skipped, so
                 # what was written in its place begins with a higher one.
-                self._set_aside(name, size, move=True)
+                self._damage.set_aside(path, one.size, move=True)
             else:
-                self._segments.append(Segment(files, os.path.join(folder, name), header))
+                self._segments.append(Segment(files, path, one.header))
         self._bases = [segment.base for segment in self._segments]
         if self._segments:
             reached = max(reached, self._recover_newest())
@@ -152,53 +155,6 @@ class Log:
         files.make_folder(cursors)
         files.sync_folder(cursors)
         return self
-
-    @staticmethod
-    def check(folder: str, files: Files = OS_FILES) -> tuple[dict[str, tuple[Header | None, int]], int]:
-        """What lies in the folder: the segments' headers and sizes, and the furthest cursor.
-
-        Writes nothing. Raises StoreFailed when any file is of a newer format.
-        """
-        headers = {}
-        for name in files.names(folder):
-            if name.endswith(".seg") and name[:-4].isdecimal() and len(name) == len(file_name(0)):
-                data, size = _peek(files, os.path.join(folder, name), HEADER_BYTES)
-                header = read_header(data, os.path.join(folder, name))
-                if header is not None and name != file_name(header.base):
-                    header = None  # a copy somebody made: what it says is not about this place
-                headers[name] = (header, size)
-        reached = 0
-        cursors = os.path.join(folder, "cursors")
-        for name in files.names(cursors):
-            if name.endswith(".cur"):
-                path = os.path.join(cursors, name)
-                slot = read_slots(_peek(files, path, CURSOR_BYTES)[0], path)
-                reached = max(reached, slot[0] if slot else 0)
-        return headers, reached
-
-    def _set_aside(self, name: str, size: int, *, move: bool) -> bool:
-        """Leave a file out that is no segment of this log; return whether anything was in it.
-
-        The newest one is not moved before another follows: its name is what tells
-        the next start how far the log once reached.
-        """
-        path = os.path.join(self.folder, name)
-        fd = self._files.open(path)
-        empty = not self._files.read(fd, size, 0).strip(b"\0")
-        self._files.close(fd)
-        if empty:  # the power went before its header was written
-            self._files.unlink(path)
-            return False
-        self.damaged += 1
-        kept = path
-        if move:
-            kept = os.path.join(self._damaged_folder, f"{self.name}-{name}")
-            self._files.make_folder(self._damaged_folder)
-            self._files.rename(path, kept)
-        # The newest was mostly just begun when the power went: nothing in it was confirmed.
-        level = logging.ERROR if move else logging.WARNING
-        log.log(level, "segment unreadable log=%s bytes=%d kept=%s", self.name, size, kept)
-        return True
 
     def _recover_newest(self) -> int:
         """Find where the log ends; return how far it once reached, torn bytes included."""
@@ -223,19 +179,9 @@ class Log:
         return reached
 
     def _keep_damage(self, segment: Segment, damage: Damage) -> None:
-        if damage.begin in self._skipped:
-            return
-        self._skipped.add(damage.begin)
-        self.damaged += 1
-        size = self._files.size(segment.fd)
+        size = self._files.size(segment.fd)  # less than `end` asks for where a segment is missing
         data = segment.read(damage.begin, max(min(damage.end, segment.base + size) - damage.begin, 0))
-        kept = os.path.join(self._damaged_folder, f"{self.name}-{damage.begin:020d}.bin")
-        try:
-            self._files.keep(kept, data)
-        except OSError as error:  # no room for the copy: the original stays where it is
-            kept = f"not ({error.strerror})"
-        what = "torn tail cut" if damage.at_tail else "damage skipped"
-        log.warning("%s log=%s begin=%d end=%d kept=%s", what, self.name, damage.begin, damage.end, kept)
+        self._damage.keep(damage.begin, damage.end, data, torn=damage.at_tail)
 
     # ---- facts ---------------------------------------------------------------------
 
@@ -253,6 +199,11 @@ class Log:
     def count(self) -> int:
         """About how many messages are kept: a commit that failed leaves a gap in the sequence."""
         return self._next_sequence - self._segments[0].header.sequence if self._segments else 0
+
+    @property
+    def damaged(self) -> int:
+        """Stretches of bytes found damaged since the start."""
+        return self._damage.count
 
     @property
     def dirty(self) -> bool:
@@ -477,7 +428,7 @@ class Log:
             segment.close()
             self._files.unlink(segment.path)
         if count:
-            self._skipped = {begin for begin in self._skipped if begin >= self.head}
+            self._damage.forget_before(self.head)
         return count
 
     def close(self) -> None:
@@ -489,12 +440,3 @@ class Log:
                 closing.callback(cursor.close)
                 closing.callback(cursor.sync)
             self.cursors.clear()
-
-
-def _peek(files: Files, path: str, length: int) -> tuple[bytes, int]:
-    """The first bytes of a file, and its size."""
-    fd = files.open(path)
-    try:
-        return files.read(fd, length, 0), files.size(fd)
-    finally:
-        files.close(fd)

@@ -14,6 +14,7 @@ from bridge.errors import StoreFailed
 from bridge.store.commit import Committer
 from bridge.store.files import OS_FILES, Files
 from bridge.store.log import Log
+from bridge.store.survey import survey
 from bridge.store.table import Table
 
 __all__ = ["Spool"]
@@ -36,7 +37,7 @@ class Spool:
         # All of them before the first is recovered, so that a newer format
         # anywhere stops the start before a byte is written.
         for name in _TENTHS:
-            Log.check(os.path.join(path, name), files)
+            survey(os.path.join(path, name), files)
         for table in paths:
             Table.check(table, files)
         self.uplink, self.downlink, self.dead = (

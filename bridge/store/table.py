@@ -14,20 +14,18 @@ settle or fail.
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Iterator
 from typing import Final
 
 import msgspec
 
+from bridge.store.damaged import Damaged
 from bridge.store.files import OS_FILES, Files
 from bridge.store.record import DELETE, PUT, RawRecord, encode_one
 from bridge.store.segment import HEADER_BYTES, Damage, Header, Segment, read_header, scan
 
 __all__ = ["Table"]
-
-log = logging.getLogger(__name__)
 
 SLACK_BYTES: Final = 256 * 1024  # below this, stale records are not worth a rewrite
 _decode: Final = msgspec.msgpack.Decoder(tuple[str, bytes | None]).decode
@@ -52,8 +50,7 @@ class Table:
         What is damaged is kept as a copy in `damaged_folder` and logged, one line each.
         """
         self.path = path
-        self.damaged = 0  # stretches found damaged since the start
-        self._damaged_folder = damaged_folder or path + "-damaged"
+        self._damage = Damaged(files, damaged_folder or path + "-damaged", os.path.basename(path))
         self._files = files
         self._values: dict[str, bytes] = {}
         self._changes: dict[str, bytes | None] = {}
@@ -88,7 +85,7 @@ class Table:
         size = self._files.size(fd)
         header = read_header(self._files.read(fd, HEADER_BYTES, 0), self.path)
         if header is None:
-            self._keep_damage(0, self._files.read(fd, size, 0))
+            self._damage.keep(0, size, self._files.read(fd, size, 0))
             self._files.close(fd)
             return
         self._segment = segment = Segment(self._files, self.path, header, fd)
@@ -102,7 +99,7 @@ class Table:
                 found = Damage(begin, found.end, at_tail=False)
             self._end = found.end
             self._rewrite = True
-            self._keep_damage(found.begin, segment.read(found.begin, found.end - found.begin))
+            self._damage.keep(found.begin, found.end, segment.read(found.begin, found.end - found.begin))
         self._live_bytes = sum(len(key) + len(value) + 32 for key, value in self._values.items())
 
     def _take_in(self, record: RawRecord) -> bool:
@@ -117,17 +114,6 @@ class Table:
         else:
             return False
         return True
-
-    def _keep_damage(self, begin: int, data: bytes) -> None:
-        self.damaged += 1
-        kept = os.path.join(self._damaged_folder, f"{os.path.basename(self.path)}-{begin:020d}.bin")
-        try:
-            self._files.keep(kept, data)
-        except OSError as error:
-            kept = f"not ({error.strerror})"
-        log.warning(
-            "damage skipped table=%s begin=%d end=%d kept=%s", self.path, begin, begin + len(data), kept
-        )
 
     # ---- as a dict -----------------------------------------------------------------
 
@@ -157,6 +143,11 @@ class Table:
             self._changes[key] = None
 
     # ---- commits -------------------------------------------------------------------
+
+    @property
+    def damaged(self) -> int:
+        """Stretches of bytes found damaged since the start."""
+        return self._damage.count
 
     @property
     def dirty(self) -> bool:

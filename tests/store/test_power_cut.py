@@ -11,7 +11,7 @@ from tests.store.disk import File, Site
 from tests.store.history import History
 
 STEPS = 14
-HISTORIES_MAX = 6000  # the slowest to show needs about 360
+HISTORIES_MAX = 6000  # the one that shows last needs about 2,100
 
 # Every place that syncs, and how often in one function. A new one has to be
 # entered here, and then has to prove below that something is lost without it.
