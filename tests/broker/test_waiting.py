@@ -45,7 +45,7 @@ async def test_what_waits_survives_a_restart_in_order_and_what_was_acknowledged_
     await send(sender, "a", numbered(300))
     device = await bare.connect(clean=False, expiry_s=1000)
     assert await device.receive(120) == numbered(120)
-    await device.quiet()
+    await until(lambda: len(bare.broker.subscribers["device"].window) == 180)
     await bare.restart()
     sender = await bare.connect("sender")
     await send(sender, "a", numbered(50, 300))
