@@ -42,4 +42,12 @@ class StoreFailed(StoreError):
 
 
 class SinkUnavailable(BridgeError):
-    """The cloud is not there: nothing was promised; wait, open again and send again."""
+    """The cloud is not there: wait, open again and send again.
+
+    Of the batch that was under way nothing is promised, but for its first
+    `confirmed` messages: those the far end owned before the link broke.
+    """
+
+    def __init__(self, text: str, confirmed: int = 0) -> None:
+        super().__init__(text)
+        self.confirmed = confirmed

@@ -33,6 +33,7 @@ WINDOW: Final = 10_000
 # Up to here one message at a time costs less than asking anew.
 ONE_BY_ONE_MAX: Final = 256
 HINT_AFTER_S: Final = 2.0
+HELD_S: Final = 1
 
 
 class _Leave(BaseException):
@@ -42,8 +43,8 @@ class _Leave(BaseException):
 class _Signals:
     """SIGINT and SIGTERM raise _Leave, but not between a line on the screen and its acknowledgement.
 
-    What a person has seen is then not sent again. A second signal does not wait: the
-    first may have found us writing to a pipe that nobody reads.
+    What a person has seen is then not sent again. The wait is short, and a second
+    signal ends it: the first may have found us writing to a pipe that nobody reads.
     """
 
     def __init__(self) -> None:
@@ -51,11 +52,13 @@ class _Signals:
         self._held = False
         signal.signal(signal.SIGINT, self._on_signal)
         signal.signal(signal.SIGTERM, self._on_signal)
+        signal.signal(signal.SIGALRM, self._on_signal)
 
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
         if not self._holding or self._held:
             raise _Leave
         self._held = True
+        signal.alarm(HELD_S)
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -63,6 +66,7 @@ class _Signals:
         self._holding = True
         yield
         self._holding = False
+        signal.alarm(0)
         if self._held:
             raise _Leave
 

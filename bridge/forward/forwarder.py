@@ -251,7 +251,11 @@ class Forwarder:
     async def _settle_first(self) -> None:
         """The oldest batch has come back. Raises SinkUnavailable if its link broke."""
         sent = self._in_flight[0]
-        refusals = sent.task.result()
+        try:
+            refusals = sent.task.result()
+        except SinkUnavailable as error:
+            self._settle_part(sent, error.confirmed)
+            raise
         if refusals:
             await self._bury(sent.entries, refusals)
         self._in_flight.popleft()
@@ -261,6 +265,15 @@ class Forwarder:
         self.expired += len(sent.stale)
         self.keeper.confirmed()
         self._save()
+
+    def _settle_part(self, sent: _Sent, confirmed: int) -> None:
+        """The link broke, but the far end owns the first messages of its oldest batch: not those again."""
+        if confirmed:
+            self._window.mark = max(self._window.mark, sent.entries[confirmed - 1].end)
+            sent.entries = sent.entries[confirmed:]
+            self.delivered += confirmed
+            self.keeper.confirmed()
+            self._save()
 
     async def _bury(self, entries: list[Entry], refusals: list[Refusal]) -> None:
         """Write refused messages to the dead letters; they are safe there afterwards."""

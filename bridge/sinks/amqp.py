@@ -72,7 +72,7 @@ class AmqpSink:
         self.name = name
         self.gateway = gateway
         self._options = options
-        self._memory = Memory(2 * options.window)
+        self._memory = Memory()
         self._link: _Link | None = None
 
     @property
@@ -221,10 +221,8 @@ class _Link:
         try:
             return await call.done
         except asyncio.CancelledError:
-            if not self.lost.done():
-                self._remember(call)
-                if call in self._line:
-                    self._line.remove(call)
+            if call in self._line:
+                self._line.remove(call)
             raise
 
     def _pump(self) -> None:
@@ -263,8 +261,6 @@ class _Link:
         """Give the message its tag and return its frames; None when it does not travel."""
         outgoing = call.batch[index]
         memory = self._memory
-        if memory.disown(outgoing.id):
-            return None
         try:
             if memory.poison and outgoing.id in memory.poison:
                 raise Unsendable(memory.poison[outgoing.id])
@@ -328,8 +324,6 @@ class _Link:
             self._memory.careful -= 1
         if self._returned and message_id in self._returned:
             call.refusals[index] = self._returned.pop(message_id)
-        elif call.done.done():  # cancelled meanwhile; the broker owns it all the same
-            self._memory.own(message_id)
         call.finish()
 
     def _on_return(self, _channel: Any, method: Any, properties: Any, _body: bytes) -> None:
@@ -383,19 +377,16 @@ class _Link:
         calls = {id(call): call for call in (*self._line, *(call for call, _ in published))}
         for call in calls.values():
             if not call.done.done():
-                self._remember(call)
-                call.done.set_exception(SinkUnavailable(reason))
+                call.done.set_exception(SinkUnavailable(reason, self._confirmed(call)))
         self._line.clear()
         self._unconfirmed.clear()
         self._nacked.clear()
 
-    def _remember(self, call: _Call) -> None:
-        """The caller will never know which of these the broker owns, so we know it for him."""
+    def _confirmed(self, call: _Call) -> int:
+        """How many messages at the beginning of the batch the broker owns."""
         published = (*self._unconfirmed.values(), *self._nacked.values())
-        still_open = {index for other, index in published if other is call}
-        for index in range(call.next):
-            if index not in still_open and index not in call.refusals:
-                self._memory.own(call.batch[index].id)
+        still_open = (index for other, index in published if other is call)
+        return min((*still_open, *call.refusals), default=call.next)
 
     def _watch(self) -> None:
         """Lose patience when the oldest message has waited too long; a block does not count."""

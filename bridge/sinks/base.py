@@ -73,8 +73,9 @@ class Sink(Protocol):
     async def send_batch(self, batch: Sequence[Outgoing]) -> list[Refusal]:
         """Afterwards the far end owns the whole batch but the refusals returned.
 
-        Raises SinkUnavailable when that cannot be known: then nothing was promised,
-        and the caller closes, opens and sends the batch again with the same ids.
+        Raises SinkUnavailable when that cannot be known: then nothing was promised but
+        the first `confirmed` messages, and the caller closes, opens and sends the rest
+        again with the same ids.
         Safe to cancel; the batch is then as unknown as after SinkUnavailable.
         """
 

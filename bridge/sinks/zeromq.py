@@ -299,9 +299,13 @@ class ZeromqSink:
             id(call): call
             for call in (*self._line, *(chunk.call for chunk in (*self._again, *self._in_flight.values())))
         }
+        open_chunks = (*self._again, *self._in_flight.values())
         for call in unfinished.values():
             if not call.done.done():
-                call.done.set_exception(SinkUnavailable(reason))
+                begins = [chunk.begin for chunk in open_chunks if chunk.call is call]
+                refused = [refusal.index for refusal in call.refusals]
+                confirmed = min((*begins, *refused), default=call.cut)
+                call.done.set_exception(SinkUnavailable(reason, min(confirmed, call.cut)))
         self._line.clear()
         self._again.clear()
         self._in_flight.clear()
