@@ -1,0 +1,126 @@
+"""One sink, kept open: back-off, turns, and one line in the log for each end of an outage."""
+
+import asyncio
+import contextlib
+import logging
+
+import pytest
+
+from bridge.errors import SinkUnavailable
+from bridge.forward.keeper import Keeper
+from bridge.sinks.memory import MemorySink
+from tests.gateway import until
+
+
+@pytest.fixture
+async def kept(monkeypatch):
+    """A keeper that runs, and the attempts it has drawn a wait for."""
+    attempts = []
+    monkeypatch.setattr("bridge.forward.keeper.delay", lambda attempt, luck: attempts.append(attempt) or 0.0)
+    keeper = Keeper(MemorySink("cloud"))
+    keeper.attempts = attempts
+    running = asyncio.create_task(keeper.run())
+    yield keeper
+    running.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await running
+    assert not keeper.up
+
+
+async def test_waits_grow_while_the_far_end_is_away_and_start_anew_once_it_carried_something(kept):
+    await kept.wait_up()
+    kept.sink.go_away()
+    await until(lambda: len(kept.attempts) >= 5)
+    assert kept.attempts[:5] == [0, 1, 2, 3, 4]
+    kept.sink.come_back()
+    await kept.wait_up()
+    kept.broken(kept.turn, "broke before it carried anything")
+    await until(lambda: kept.turn == 3)
+    assert kept.attempts[-1] >= 5, "a link that only opens has proved nothing"
+    kept.confirmed()
+    kept.broken(kept.turn, "broke")
+    await until(lambda: kept.turn == 4)
+    assert kept.attempts[-1] == 0
+
+
+async def test_an_outage_is_logged_once_when_it_begins_and_once_when_it_ends(kept, caplog):
+    caplog.set_level(logging.INFO)
+    await kept.wait_up()
+    caplog.clear()
+    kept.sink.go_away("pulled")
+    await until(lambda: len(kept.attempts) >= 10)
+    kept.sink.come_back()
+    await kept.wait_up()
+    lines = [record.getMessage() for record in caplog.records if "sink" in record.message]
+    assert len(lines) == 2
+    assert lines[0] == "sink away sink=cloud reason=pulled"
+    assert lines[1].startswith("sink up sink=cloud away_s=")
+
+
+async def test_a_far_end_that_was_never_there_is_logged_once_too(caplog, monkeypatch):
+    monkeypatch.setattr("bridge.forward.keeper.delay", lambda attempt, luck: 0.0)
+    sink = MemorySink("cloud")
+    sink.go_away("nobody at home")
+    tries = 0
+    real = sink.open
+
+    async def counted():
+        nonlocal tries
+        tries += 1
+        await real()
+
+    sink.open = counted
+    keeper = Keeper(sink)
+    running = asyncio.create_task(keeper.run())
+    await until(lambda: tries >= 10)
+    assert keeper.reason == "nobody at home"
+    assert len([record for record in caplog.records if "sink away" in record.message]) == 1
+    running.cancel()
+
+
+async def test_a_batch_of_an_old_turn_does_not_tear_down_the_new_link(kept):
+    turn = await kept.wait_up()
+    kept.broken(turn, "first")
+    kept.broken(turn, "again, of the same turn")
+    await until(lambda: kept.turn == turn + 1)
+    kept.broken(turn, "late")
+    assert kept.up
+    assert kept.reason == ""
+
+
+async def test_an_idle_link_that_breaks_is_noticed(kept):
+    await kept.wait_up()
+    kept.sink.go_away("idle, and gone")
+    await until(lambda: not kept.up)
+    assert kept.reason == "idle, and gone"
+
+
+async def test_a_sink_that_is_wrong_in_an_unforeseen_way_is_not_called_up():
+    sink = MemorySink("cloud")
+
+    async def lost():
+        raise RuntimeError("a mistake of ours")
+
+    sink.lost = lost
+    keeper = Keeper(sink)
+    with pytest.raises(RuntimeError):
+        await keeper.run()
+    assert not keeper.up
+
+
+async def test_the_sink_is_closed_after_every_failed_try():
+    calls = []
+
+    class Sink(MemorySink):
+        async def open(self):
+            calls.append("open")
+            raise SinkUnavailable("no")
+
+        async def close(self):
+            calls.append("close")
+
+    keeper = Keeper(Sink("cloud"))
+    running = asyncio.create_task(keeper.run())
+    await until(lambda: len(calls) >= 2)
+    assert calls[:2] == ["open", "close"]
+    running.cancel()

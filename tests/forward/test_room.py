@@ -1,0 +1,101 @@
+"""Making way: by the routes' rules, and with nothing that is not counted."""
+
+import asyncio
+
+import pytest
+
+from tests.forward.conftest import Hall
+from tests.gateway import until
+
+
+@pytest.fixture
+async def hall(tmp_path):
+    hall = Hall(tmp_path / "spool", 1 << 20)
+    yield hall
+    await hall.close()
+
+
+async def fill(hall):
+    """Append until there is no room; return how many that were."""
+    count = 0
+    while hall.spool.uplink.has_room(4200):
+        await hall.append("7" * 4000)
+        count += 1
+    return count
+
+
+async def test_drop_oldest_frees_the_oldest_segment_and_counts_what_was_in_it(hall):
+    route = hall.route(when_full="drop_oldest")
+    count = await fill(hall)
+    assert hall.room.make(4200)
+    assert 0 < route.lost < count
+    await hall.append("7" * 4000)
+    hall.run()
+    await hall.drained(route)
+    assert route.lost + route.delivered == hall.appended
+
+
+async def test_refuse_and_drop_newest_let_nothing_go(hall):
+    for name, when_full in (("strict", "refuse"), ("newest", "drop_newest")):
+        hall.forwarders = []
+        route = hall.route(name, when_full=when_full)
+        await fill(hall)
+        assert not hall.room.make(4200)
+        assert route.lost == 0
+
+
+async def test_a_strict_route_that_has_passed_is_not_in_the_way(hall):
+    loose = hall.route("loose", when_full="drop_oldest")
+    strict = hall.route("strict", when_full="refuse")
+    await fill(hall)
+    assert not hall.room.make(4200)
+    strict.cursor.save(hall.spool.uplink.durable)
+    assert hall.room.make(4200)
+    assert (loose.lost > 0, strict.lost) == (True, 0)
+
+
+@pytest.mark.parametrize("broken", [False, True])
+async def test_given_batches_under_way_when_their_segment_is_let_go_then_each_counts_once(hall, broken):
+    """Delivered all the same if they are confirmed, lost if the link breaks."""
+    route = hall.route(when_full="drop_oldest")
+    hall.sink.pause()
+    hall.run()
+    count = await fill(hall)
+    await until(lambda: len(route._in_flight) == 4)
+    assert hall.room.make(4200)
+    before = route.lost
+    if broken:
+        hall.sink.go_away()
+        await until(lambda: not hall.keeper.up)
+        hall.sink.come_back()
+    hall.sink.resume()
+    await hall.drained(route)
+    assert route.lost + route.delivered == count == hall.appended
+    assert (route.lost > before) == broken
+
+
+async def test_letting_go_while_the_backlog_of_the_start_is_counted(hall):
+    hall.route(when_full="drop_oldest")
+    count = await fill(hall)
+    await hall.spool.close()
+    hall.open()
+    route = hall.route(when_full="drop_oldest")
+    counting = asyncio.create_task(route.count_backlog())
+    await asyncio.sleep(0)
+    assert hall.room.make(4200)
+    await counting
+    assert route.waiting_at_start == count
+    hall.run()
+    await hall.drained(route)
+    assert route.lost + route.delivered == count
+
+
+async def test_damage_at_the_end_of_the_log_ends_the_reading_and_not_the_house(hall):
+    """Reading what cannot be read was once tried again, for ever, in one stretch."""
+    route = hall.route(when_full="drop_oldest")
+    await fill(hall)
+    log = hall.spool.uplink
+    log.read = lambda position, *more: []
+    route.let_go(log.oldest_segment_end())
+    await asyncio.wait_for(route.count_backlog(), 5)
+    assert route.cursor.position == log.oldest_segment_end()
