@@ -17,6 +17,8 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 
+import msgspec
+
 from bridge.broker.delivery import Delivery
 from bridge.broker.inlet import PROPERTIES_BYTES, Inlet
 from bridge.broker.limits import Limits
@@ -423,9 +425,16 @@ class Broker:
         """Bring back the sessions of before, and what waits for them."""
         spool, now_ns = self.spool, time.time_ns()
         oldest = spool.downlink.durable
-        for client_id in spool.sessions:
+        for client_id in list(spool.sessions):
             subscriber = self._new_subscriber(client_id, 0)
-            asleep_s = restore(spool, subscriber, now_ns)
+            try:
+                asleep_s = restore(spool, subscriber, now_ns)
+            except msgspec.MsgspecError:
+                # Whatever wrote it: one session is not worth a house that cannot start.
+                log.exception("session unreadable client=%s; it begins anew", client_id)
+                del self.subscribers[client_id]
+                self._unsave(subscriber)
+                continue
             subscriber.session.disconnect(self.now() - asleep_s)
             oldest = min(oldest, subscriber.window.mark)
             for topic_filter, subscription in subscriber.session.subscriptions.items():

@@ -1,4 +1,8 @@
-"""Every bound of the device side, with its reason."""
+"""Every bound of the device side, with its reason.
+
+A device may be broken, hostile or only fast; whatever it does, it costs no more
+than what stands here. Some of these the configuration can change.
+"""
 
 from __future__ import annotations
 

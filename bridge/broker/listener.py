@@ -1,4 +1,7 @@
-"""A TCP socket that makes a Link of whoever comes."""
+"""A TCP socket that makes a Link of whoever comes.
+
+What can go wrong goes wrong in `start`, before any device was told anything.
+"""
 
 from __future__ import annotations
 

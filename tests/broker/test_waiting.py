@@ -156,6 +156,16 @@ async def test_a_message_whose_time_is_over_is_not_delivered_and_one_whose_time_
     await device.quiet()
 
 
+async def test_one_session_that_cannot_be_read_does_not_keep_the_others_from_starting(bare):
+    await bare.start()
+    await sleeping(bare, "whole")
+    bare.broker.spool.sessions.put("broken", b"no session")
+    bare.broker.spool.committer.schedule()
+    await bare.restart()
+    assert (await bare.connect("whole", clean=False, expiry_s=100)).connack.session_present
+    assert not (await bare.connect("broken", clean=False, expiry_s=100)).connack.session_present
+
+
 # ---- in groups -------------------------------------------------------------------------
 
 
