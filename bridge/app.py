@@ -81,6 +81,15 @@ class Gateway:
                 )
                 for route in routes
             ]
+            for name, keeper in self.keepers.items():
+                self._last(f"sink {name}", keeper.run)
+            for forwarder in self.forwarders:
+                # The count first: it has to stay ahead of what is sent and let go.
+                self._last(f"count {forwarder.route.name}", forwarder.count_backlog)
+                self._last(f"route {forwarder.route.name}", forwarder.run)
+            await asyncio.sleep(0)  # one turn, in which a sink finds out that its port is taken
+            if self.failed.done():
+                self.failed.result()
             room = Room(self.spool.uplink, self.forwarders)
             self.broker = Broker(self.spool, routes, room.make, config.broker_limits)
             stack.push_async_callback(self.broker.stop)
@@ -91,12 +100,6 @@ class Gateway:
                 self.listeners.append(listener)
             if config.web is not None:
                 await self._start_web(stack, config.web.host, config.web.port)
-            for name, keeper in self.keepers.items():
-                self._last(f"sink {name}", keeper.run)
-            for forwarder in self.forwarders:
-                # The count first: it has to stay ahead of what is sent and let go.
-                self._last(f"count {forwarder.route.name}", forwarder.count_backlog)
-                self._last(f"route {forwarder.route.name}", forwarder.run)
             self._last("broker", self.broker.run)
             if interval_s := notify.watchdog_interval_s():
                 self._last("watchdog", lambda: _beat(interval_s))

@@ -114,10 +114,13 @@ class Delivery:
             return False
         if subscriber.outlives:
             return True
-        if subscriber.offer(NO_TOKEN, qos, retain, identifiers, message):
-            self._broker.deliver_soon(subscriber)
-        else:
-            self._drop()
+        if not subscriber.offer(NO_TOKEN, qos, retain, identifiers, message):
+            # One turn of the loop may bring more than the queue holds, for a device that is quick.
+            self.flush(subscriber)
+            if not subscriber.offer(NO_TOKEN, qos, retain, identifiers, message):
+                self._drop()
+                return False
+        self._broker.deliver_soon(subscriber)
         return False
 
     def _send_now(

@@ -18,7 +18,7 @@ import logging
 import random
 import time
 
-from bridge.errors import SinkUnavailable
+from bridge.errors import ConfigError, SinkUnavailable
 from bridge.policy.backoff import delay
 from bridge.sinks.base import Sink
 
@@ -65,12 +65,18 @@ class Keeper:
         self._attempt = 0
 
     async def run(self) -> None:
-        """Open, wait until the link is gone, close, wait, and so on until cancelled."""
+        """Open, wait until the link is gone, close, wait, and so on until cancelled.
+
+        Raises ConfigError if the very first `open` does; later it is an outage like any
+        other, and the process lives on.
+        """
         try:
             while True:
                 try:
                     await self.sink.open()
-                except SinkUnavailable as error:
+                except (SinkUnavailable, ConfigError) as error:
+                    if isinstance(error, ConfigError) and not self.turn:
+                        raise  # the operator is still looking
                     self._sad(str(error))
                 else:
                     self._change(True, "")

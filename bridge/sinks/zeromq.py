@@ -43,6 +43,7 @@ CHUNK_BYTES: Final = 1 << 20
 IN_FLIGHT_BYTES_MAX: Final = 16 << 20
 RECEIVERS_MAX: Final = 64
 PING_S: Final = 1.0
+REBIND_S: Final = 2.0
 
 
 class Who(msgspec.Struct, frozen=True):
@@ -91,6 +92,7 @@ class ZeromqSink:
         self._options = options
         self._who = [b"WHO", msgspec.json.encode(Who(VERSION, gateway))]
         self._is_router = options.bind is not None
+        self._was_open = False
         self._socket: Socket | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ticker: asyncio.TimerHandle | None = None
@@ -124,10 +126,16 @@ class ZeromqSink:
         self._lost = self._loop.create_future()
         self.waiting = f"no receiver has said hello on {self._options.endpoint}"
         self._socket = Socket(
-            self._options.endpoint, bind=self._is_router, heard=self._heard, came=self._came, went=self._went
+            self._options.endpoint,
+            bind=self._is_router,
+            rebind_s=REBIND_S if self._was_open else 0,
+            heard=self._heard,
+            came=self._came,
+            went=self._went,
         )
         try:
             await self._socket.open()
+            self._was_open = True
             self._tick()
             async with asyncio.timeout(None if self._is_router else self._options.open_timeout):
                 await self._hello

@@ -29,8 +29,6 @@ HEARTBEAT_MS: Final = 2_000
 HEARTBEAT_TIMEOUT_MS: Final = 6_000
 # Long enough for a last word to leave, short enough that nobody waits for it at the end of the process.
 LINGER_MS: Final = 250
-# ZeroMQ lets go of a port a moment after it was told to.
-REBIND_S: Final = 2.0
 _BURST: Final = 100
 
 _EVENTS: Final = zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED
@@ -39,7 +37,8 @@ _EVENTS: Final = zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED
 class Socket:
     """Calls `heard(identity, frames)` for each message, and `came()` or `went()` when a connection did.
 
-    ZeroMQ does not say whose connection it was.
+    ZeroMQ does not say whose connection it was. It lets go of a port a moment after it
+    was told to: `rebind_s` is how long to wait for one that we have just had.
     """
 
     def __init__(
@@ -47,6 +46,7 @@ class Socket:
         endpoint: str,
         *,
         bind: bool,
+        rebind_s: float,
         heard: Callable[[bytes, list[bytes]], None],
         came: Callable[[], None],
         went: Callable[[], None],
@@ -54,6 +54,7 @@ class Socket:
         self._loop = asyncio.get_running_loop()
         self._endpoint = endpoint
         self._is_router = bind
+        self._rebind_s = rebind_s
         self._heard = heard
         self._came = came
         self._went = went
@@ -89,7 +90,7 @@ class Socket:
         self.look()
 
     async def _bind(self, socket: zmq.Socket[bytes]) -> None:
-        deadline = self._loop.time() + REBIND_S
+        deadline = self._loop.time() + self._rebind_s
         while True:
             try:
                 if _is_taken(self._endpoint):
@@ -101,7 +102,7 @@ class Socket:
                     await asyncio.sleep(0.05)
                     continue
                 cause = (
-                    "is in use by another program; choose another endpoint, or end that program"
+                    "is already in use; choose another with --zeromq ENDPOINT"
                     if error.errno == errno.EADDRINUSE
                     else f"cannot be bound: {error}"
                 )

@@ -104,7 +104,7 @@ async def test_a_taken_endpoint_is_the_operators_to_solve(tmp_path: Path) -> Non
         taken: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.ROUTER)
         taken.bind(endpoint)
         sink = ZeromqSink("lab", ZeromqOptions(bind=endpoint), "plant-7")
-        with pytest.raises(ConfigError, match="is in use") as raised:
+        with pytest.raises(ConfigError, match="is already in use") as raised:
             await sink.open()
         assert endpoint in str(raised.value)
         taken.close(linger=0)
