@@ -108,7 +108,9 @@ def measure_durable(
     """Kill ours in the middle of a load and count: what was acknowledged, and what the log has of it.
 
     `missing` are acknowledged messages that are not there. One device's messages are
-    stored in the order in which it sent them, so counting by topic is enough.
+    stored in the order in which it sent them, so counting by topic is enough. A kill
+    spares the page cache: this proves "written before acknowledged", and it takes a
+    disk that forgets, as the tests of the store have, to prove "synced".
     """
     server = kind(folder / "durable")
     try:
