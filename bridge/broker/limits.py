@@ -21,7 +21,9 @@ class Limits(msgspec.Struct, frozen=True):
     receive_maximum: int = 1_000  # PUBLISH with QoS 1 and 2 that one device may have unanswered
     topic_alias_maximum: int = 32
     window_max: int = 100  # PUBLISH with QoS 1 and 2 unanswered towards one device
-    session_messages_max: int = 1_000  # not acknowledged by one device, asleep or slow, window included
+    # Not acknowledged by one device, asleep or slow, window included: a position each, and one
+    # commit alone may bring thousands.
+    session_messages_max: int = 10_000
     session_bytes_max: int = 8 * 1024 * 1024  # of these, kept in memory behind the window
     session_expiry_max_s: int = 0xFFFF_FFFF
     subscriptions_max: int = 1_000  # of one session

@@ -99,6 +99,8 @@ class Log:
         self._notes: dict[int, bytes] = {}
         self._reserved = 0
         self._under_way = 0
+        self._writing = False
+        self._passed = 0  # up to here the newest segment is only waiting for the next one to begin
         self._recent = Recent()
 
     # ---- opening -------------------------------------------------------------------
@@ -218,7 +220,8 @@ class Log:
 
     def has_room(self, amount: int) -> bool:
         """Whether `amount` more bytes would fit."""
-        return self.size + self._under_way + self._reserved + amount + HEADER_BYTES <= self.max_bytes
+        kept = self.durable - max(self.head, self._passed)
+        return kept + self._under_way + self._reserved + amount + HEADER_BYTES <= self.max_bytes
 
     def reserve(self, amount: int) -> bool:
         """Whether `amount` more bytes will fit; if so they are taken until the next commit."""
@@ -241,7 +244,7 @@ class Log:
     def take(self) -> Batch:
         """What is queued, as one batch. At most one batch may be under way."""
         batch = Batch(self._pending, self._notes)
-        self._under_way = self._reserved
+        self._under_way, self._writing = self._reserved, True
         self._pending, self._notes, self._reserved = [], {}, 0
         return batch
 
@@ -289,7 +292,7 @@ class Log:
         # in it lies beyond `durable`.
         self._files.unlink(path)
         # The last segment before the quota takes no more room than is left.
-        left = self.max_bytes - (base - self.head)
+        left = self.max_bytes - (base - max(self.head, self._passed))
         note = {0: batch.notes[0]} if 0 in batch.notes else {}
         one = HEADER_BYTES + len(encode_all([message], note, 0, sequence, 0, 1 << 40)[0])
         size = max(min(self.segment_bytes, left), one)
@@ -307,7 +310,7 @@ class Log:
 
     def settle(self, batch: Batch) -> None:
         """The batch is on the disk: readers may see it."""
-        self._under_way = 0
+        self._under_way, self._writing = 0, False
         for segment in batch.new_segments:
             self._segments.append(segment)
             self._bases.append(segment.base)
@@ -317,7 +320,7 @@ class Log:
 
     def fail(self, batch: Batch, error: Exception) -> None:
         """The batch is lost, and its files with it."""
-        self._under_way = 0
+        self._under_way, self._writing = 0, False
         if not batch.tried:
             return
         self._active = None
@@ -416,8 +419,13 @@ class Log:
         self.cursors[name] = cursor
         return cursor
 
-    def trim(self, mark: int | None = None) -> int:
-        """Unlink the segments wholly before `mark` (default: the lowest cursor); return how many."""
+    def trim(self, mark: int | None = None) -> bool:
+        """Free what lies before `mark` (default: the lowest cursor); return whether that made room.
+
+        Segments are unlinked whole. Of a small quota the newest one may be a large part:
+        when everyone has passed it, the next commit begins another, and its room counts
+        as free from now on.
+        """
         if mark is None:
             mark = min((cursor.position for cursor in self.cursors.values()), default=self.durable)
         count = 0
@@ -429,7 +437,11 @@ class Log:
             self._files.unlink(segment.path)
         if count:
             self._damage.forget_before(self.head)
-        return count
+        large = (self.durable - max(self.head, self._passed)) * 4 > self.max_bytes
+        if large and mark >= self.durable and self._active is not None and not self._writing:
+            self._active, self._passed = None, self.durable
+            return True
+        return count > 0
 
     def close(self) -> None:
         """Sync the cursors and let go of every file. What was not committed is gone."""

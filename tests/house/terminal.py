@@ -190,8 +190,5 @@ class Transcript:
             if expected:
                 terminal.expect("\n".join(expected))
             later = [step[1] for step in steps[at + 1 :] if step[0] == name]
-            stays = not later or later[0] in ("^C", "…")
-            if command not in ("^C", "…") and not stays:
-                terminal.expect(PROMPT)
-            elif command == "…" and later and later[0] not in ("^C", "…"):
-                terminal.expect(PROMPT)
+            if command != "^C" and later and later[0] not in ("^C", "…"):
+                terminal.expect(PROMPT)  # another command comes: this one has to end by itself

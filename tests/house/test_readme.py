@@ -25,7 +25,7 @@ def consoles(text: str) -> list[str]:
     return re.findall(r"^```console\n(.*?)^```", text, re.S | re.M)
 
 
-@pytest.fixture()
+@pytest.fixture
 def desk(tmp_path: Path) -> Path:
     """The repository as a newcomer has it, with a folder of its own for what the commands write."""
     desk = tmp_path / "edgespool"
@@ -36,7 +36,7 @@ def desk(tmp_path: Path) -> Path:
     return desk
 
 
-@pytest.fixture()
+@pytest.fixture
 def environ(tmp_path: Path) -> dict[str, str]:
     home = tmp_path / "home"
     home.mkdir()

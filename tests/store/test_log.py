@@ -520,6 +520,35 @@ def test_the_last_segment_takes_no_more_room_than_the_quota_leaves(tmp_path):
 # ---- letting go --------------------------------------------------------------------
 
 
+def test_a_small_quota_filled_by_one_large_message_takes_another_when_it_is_drained(tmp_path):
+    # The newest segment used to stay for ever, and with it everything it held of the quota.
+    log = Log.open(str(tmp_path / "log"), max_bytes=QUOTA)
+    cursor = log.cursor("route")
+    for number in range(5):
+        assert log.reserve(700_000)
+        [entry] = commit(log, *numbered(number, size=690_000))
+        assert not log.reserve(700_000)
+        assert numbers(everything(log, cursor.position)) == [number]
+        cursor.save(entry.end)
+        assert log.trim()
+        assert len(segments(log)) == 1
+    log = reopened(log)
+    assert log.cursor("route").position == log.durable
+
+
+def test_while_a_batch_is_under_way_trim_does_not_touch_the_segment_it_goes_to(tmp_path):
+    log = Log.open(str(tmp_path / "log"), max_bytes=QUOTA)
+    cursor = log.cursor("route")
+    [entry] = commit(log, *numbered(1, size=690_000))
+    cursor.save(entry.end)
+    log.extend(numbered(2))
+    batch = log.take()
+    assert not log.trim()
+    log.write(batch)
+    log.settle(batch)
+    assert numbers(everything(log)) == [1, 2]
+
+
 def test_given_an_unlink_fails_the_log_stays_as_it_is_and_can_be_read(tmp_path):
     files = FailingFiles()
     log = Log.open(str(tmp_path / "uplink"), max_bytes=QUOTA, segment_bytes=1100, files=files)
