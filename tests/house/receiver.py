@@ -42,7 +42,7 @@ class FarEnd:
             self._process = None
 
     def received(self) -> list[dict[str, str]]:
-        """What it has written over all its lives, in order. A line that a kill cut off was not answered for."""
+        """What it has written over all its lives, in order; what a kill cut off was not answered for."""
         lines: list[str] = []
         for life in self._lives:
             if life.exists():

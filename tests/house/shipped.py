@@ -45,6 +45,12 @@ class Shipped(Gateway):
         self._process = None
         folder.mkdir(parents=True, exist_ok=True)
 
+    def validate(self) -> None:
+        """`edgespool validate FILE` finds nothing to say."""
+        command = [sys.executable, "-m", "bridge.cli", "validate", str(self._file)]
+        told = subprocess.run(command, env=self.environ(), capture_output=True, text=True, timeout=30)
+        assert told.returncode == 0, told.stderr
+
     def start(self) -> None:
         """Afterwards devices can connect."""
         began_at = self.log.stat().st_size if self.log.exists() else 0
@@ -57,6 +63,13 @@ class Shipped(Gateway):
             assert self._process.poll() is None, text
             assert time.monotonic() < deadline, text
             time.sleep(0.02)
+
+    def wait(self, wait_s: float = 10) -> int:
+        """Wait until it has ended by itself, or by a signal that the test sent; return the exit code."""
+        assert self._process is not None
+        code = self._process.wait(wait_s)
+        self._process = None
+        return code
 
     def command(self) -> list[str]:
         """What is run."""
