@@ -51,13 +51,18 @@ class Shipped(Gateway):
         told = subprocess.run(command, env=self.environ(), capture_output=True, text=True, timeout=30)
         assert told.returncode == 0, told.stderr
 
-    def start(self) -> None:
-        """Afterwards devices can connect."""
-        began_at = self.log.stat().st_size if self.log.exists() else 0
+    def launch(self) -> None:
+        """Start it, and wait for nothing."""
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 self.command(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.environ()
             )
+
+    def start(self) -> None:
+        """Afterwards devices can connect."""
+        began_at = self.log.stat().st_size if self.log.exists() else 0
+        self.launch()
+        assert self._process is not None
         deadline = time.monotonic() + 30
         while "edgespool is ready" not in (text := self.log.read_text()[began_at:]):
             assert self._process.poll() is None, text

@@ -1,0 +1,282 @@
+"""The disk fails, fills up, or is the last thing that the process ever touches (D4, D8, D10, D11)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.faults.publisher import Publisher
+from tests.faults.tracer import Tampered, killing
+from tests.gateway import Gateway, until
+from tests.house.device import Device
+from tests.house.receiver import FarEnd
+from tests.house.shipped import Shipped
+from tests.house.verdict import judge
+from tests.servers import free_port, missing
+
+QUOTA_EXCEEDED = 0x97
+BACK_S_MAX = 5.0
+ROOM_S_MAX = 2.0
+KIB = 1024
+
+
+def ready(gateway: Gateway) -> tuple[int, str]:
+    """What /readyz says: its status and its text."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{gateway.web}/readyz", timeout=5) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+async def _publish_until_refused(publisher: Publisher, padding: int = 0, most: int = 10_000) -> str:
+    """Publish numbers until one is not acknowledged, and return that one."""
+    for number in range(len(publisher.acknowledged), most):
+        if not await publisher.publish(str(number), padding):
+            return str(number)
+    raise AssertionError(f"all {most} were acknowledged")
+
+
+async def _publish_until_taken(publisher: Publisher, payload: str, padding: int = 0) -> float:
+    """Publish the same until it is acknowledged; return how long that took, in seconds."""
+    began = time.monotonic()
+    while not await publisher.publish(payload, padding):
+        assert time.monotonic() - began < 30, "it is never taken again"
+        await asyncio.sleep(0.02)
+    return time.monotonic() - began
+
+
+def _payloads(far_end: FarEnd) -> list[str]:
+    return [one["payload"].partition("|")[0] for one in far_end.received()]
+
+
+async def _everything(far_end: FarEnd, publisher: Publisher) -> list[str]:
+    """Wait until the far end has all that was acknowledged; return what it has, in order."""
+    wanted = set(publisher.acknowledged)
+    await until(lambda: wanted <= set(_payloads(far_end)), 30)
+    return _payloads(far_end)
+
+
+# ---- fdatasync fails ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("when", "version"), [("1", 4), ("4", 5), ("2..3", 5), ("3+", 4)])
+async def test_given_fdatasync_fails_then_no_puback_and_readyz_says_why_and_it_comes_back_by_itself(
+    tmp_path: Path, when: str, version: int
+) -> None:
+    gateway = Shipped(tmp_path / "gateway")
+    assert gateway.endpoint is not None
+    far_end = FarEnd(tmp_path / "far", gateway.endpoint)
+    publisher = Publisher(gateway.port, version)
+    gateway.start()
+    try:
+        assert await publisher.publish("before")
+        with Tampered(gateway.pid, "fdatasync", f"error=EIO:when={when}"):
+            refused = await _publish_until_refused(publisher)
+            assert publisher.farewell == (QUOTA_EXCEEDED if version == 5 else None)
+            code, why = await asyncio.to_thread(ready, gateway)
+            assert code == 503
+            assert "Input/output error" in why
+        took_s = await _publish_until_taken(publisher, refused)
+        assert took_s <= BACK_S_MAX
+        assert (await asyncio.to_thread(ready, gateway))[0] == 200
+        assert await publisher.publish("after")
+        assert gateway.output().count("store failed") == gateway.output().count("store back") == 1
+        gateway.kill()
+        gateway.start()
+        far_end.start()
+        assert await _everything(far_end, publisher) == publisher.acknowledged
+    finally:
+        publisher.close()
+        gateway.kill()
+        far_end.kill()
+    assert "Traceback" not in gateway.output()
+
+
+# ---- killed at an exact call -------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "moments",
+    [
+        pytest.param([1, 2, 5, 8, 13, 30], id="6-moments"),
+        pytest.param(range(1, 61), id="60-moments", marks=[pytest.mark.long, pytest.mark.timeout(900)]),
+    ],
+)
+async def test_given_a_kill_at_exactly_the_nth_fdatasync_then_no_acknowledged_message_is_lost(
+    tmp_path: Path, moments: list[int]
+) -> None:
+    gateway = Shipped(tmp_path / "gateway")
+    assert gateway.endpoint is not None
+    far_end = FarEnd(tmp_path / "far", gateway.endpoint)
+    device = Device("d", gateway.port, 10_000_000, 300)
+    running = asyncio.create_task(device.run())
+    far_end.start()
+    try:
+        for moment in moments:
+            gateway.before = killing("fdatasync", moment)
+            gateway.launch()
+            assert await asyncio.to_thread(gateway.wait, 30) == -9
+            assert not running.done(), running.result()
+        gateway.before = ()
+        await asyncio.to_thread(gateway.start)
+        await until(lambda: device.acknowledged)
+        device.finish()
+        await asyncio.wait_for(running, 20)
+        await asyncio.to_thread(far_end.wait_for, {f"d:{number}" for number in device.acknowledged})
+        assert gateway.stop() == 0
+    finally:
+        running.cancel()
+        gateway.kill()
+        far_end.kill()
+    verdict = judge([(one["id"], one["payload"]) for one in far_end.received()], [device])
+    print(f"{len(moments)} kills, {len(device.acknowledged)} acknowledged, 0 lost; {verdict}")
+    assert "Traceback" not in gateway.output()
+
+
+# ---- no room -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 48 MiB: room for two segments, and not for three."""
+    if os.geteuid():
+        missing("root, to mount a small file system")
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=48m", "none", folder]).returncode:
+        missing("the right to mount a tmpfs")
+    yield folder
+    with contextlib.suppress(subprocess.CalledProcessError):
+        subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+async def test_given_a_full_disk_then_nothing_is_promised_and_it_resumes_when_there_is_room(
+    tmp_path: Path, small_disk: Path
+) -> None:
+    gateway = Shipped(tmp_path / "gateway")
+    gateway.state = small_disk / "state"
+    publisher = Publisher(gateway.port)
+    assert gateway.endpoint is not None
+    far_end = FarEnd(tmp_path / "far", gateway.endpoint)
+    gateway.start()
+    try:
+        assert await publisher.publish("0")  # takes the room of the first segment
+        ballast = small_disk / "ballast"
+        _fill(ballast)
+        refused = await _publish_until_refused(publisher, 200 * KIB)
+        assert publisher.farewell == QUOTA_EXCEEDED
+        code, why = await asyncio.to_thread(ready, gateway)
+        assert code == 503
+        assert "No space left" in why
+        dropped = gateway.status()["mqtt"]["dropped"]
+        for _ in range(10):
+            await publisher.say(b"y" * 200 * KIB)
+        await until(lambda: gateway.status()["mqtt"]["dropped"] == dropped + 10)
+        publisher.close()
+        ballast.unlink()
+        took_s = await _publish_until_taken(publisher, refused, 200 * KIB)
+        print(
+            f"full after {len(publisher.acknowledged)} messages, resumed {took_s:.2f} s after there was room"
+        )
+        assert took_s <= ROOM_S_MAX
+        gateway.kill()
+        gateway.start()
+        far_end.start()
+        await until(lambda: set(publisher.acknowledged) <= set(_payloads(far_end)), 30)
+        numbers = [payload for payload in _payloads(far_end) if not payload.startswith("y")]
+        assert numbers == publisher.acknowledged
+    finally:
+        publisher.close()
+        gateway.kill()
+        far_end.kill()
+    assert "Traceback" not in gateway.output()
+
+
+def _fill(path: Path) -> None:
+    """Leave not one byte."""
+    with path.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(bytes(64 * KIB))
+    with path.open("ab", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(b"\0")
+
+
+async def test_given_a_full_disk_when_killed_and_started_again_then_it_drains_and_makes_its_own_room(
+    tmp_path: Path, small_disk: Path
+) -> None:
+    gateway = Shipped(tmp_path / "gateway")
+    gateway.state = small_disk / "state"
+    publisher = Publisher(gateway.port)
+    assert gateway.endpoint is not None
+    far_end = FarEnd(tmp_path / "far", gateway.endpoint)
+    gateway.start()
+    try:
+        refused = await _publish_until_refused(publisher, 200 * KIB)
+        _fill(small_disk / "ballast")
+        assert os.statvfs(small_disk).f_bavail == 0
+        # The box is switched off and on again: it has to come up without a byte to write to.
+        gateway.kill()
+        gateway.start()
+        far_end.start()
+        received = await _everything(far_end, publisher)
+        assert received == publisher.acknowledged
+        took_s = await _publish_until_taken(publisher, refused, 200 * KIB)
+        print(f"{len(received)} drained at 0 bytes free; resumed after {took_s:.2f} s")
+        assert took_s <= ROOM_S_MAX
+    finally:
+        publisher.close()
+        gateway.kill()
+        far_end.kill()
+    assert "Traceback" not in gateway.output()
+
+
+async def test_given_a_full_quota_then_accepted_is_delivered_to_the_message(tmp_path: Path) -> None:
+    endpoint = f"tcp://127.0.0.1:{free_port()}"
+    parts: dict[str, Any] = {
+        "store": {"path": str(tmp_path / "spool"), "max_bytes": "2MiB"},
+        "sinks": {"cloud": {"zeromq": {"bind": endpoint}}},
+    }
+    gateway = Gateway(tmp_path / "gateway", **parts)
+    far_end = FarEnd(tmp_path / "far", endpoint)
+    publisher = Publisher(gateway.port)
+    device = Device("d", gateway.port, 20_000, 5_000)
+    gateway.start()
+    running = None
+    try:
+        await _publish_until_refused(publisher, 20 * KIB)
+        assert publisher.farewell == QUOTA_EXCEEDED
+        assert gateway.status()["store"]["state"] == "full"
+        running = asyncio.create_task(device.run())
+        await until(lambda: gateway.status()["mqtt"]["refused"] > 1)
+        far_end.start()
+        await asyncio.wait_for(running, 60)
+        wanted = {f"d:{number}" for number in range(20_000)}
+        assert not await asyncio.to_thread(far_end.wait_for, wanted)
+        assert set(publisher.acknowledged) <= set(_payloads(far_end))
+        await until(lambda: gateway.status()["routes"]["all"]["backlog_messages"] == 0)
+        status = gateway.status()
+        assert gateway.stop() == 0
+    finally:
+        if running is not None:
+            running.cancel()
+        publisher.close()
+        gateway.kill()
+        far_end.kill()
+    arrivals = [(one["id"], one["payload"]) for one in far_end.received() if one["payload"].startswith("d:")]
+    verdict = judge(arrivals, [device])
+    assert verdict.repeated == 0
+    assert status["mqtt"]["acknowledged"] <= status["store"]["appended"]
+    assert status["store"]["appended"] == status["routes"]["all"]["delivered"] == len(far_end.received())
+    assert status["routes"]["all"]["lost"] == status["dead_letters"] == 0
