@@ -347,3 +347,32 @@ async def test_given_a_flood_on_the_zeromq_endpoint_then_memory_stays_bounded(tm
         _assert_unharmed(gateway)
     finally:
         gateway.kill()
+
+
+def _post_one_endless_message(endpoint: str) -> None:
+    with zmq.Context.instance().socket(zmq.DEALER) as peer:
+        peer.linger = 10_000
+        peer.connect(endpoint)
+        peer.send_multipart([b"x" * 60_000] * 2_000)
+    zmq.Context.instance().term()
+
+
+@pytest.mark.xfail(
+    strict=True,
+    reason="ZMQ_MAXMSGSIZE bounds a frame, and nothing bounds how many frames one message has: "
+    "300 MB in one message cost 573 MiB",
+)
+async def test_given_one_message_of_2000_frames_then_memory_stays_bounded(tmp_path: Path) -> None:
+    gateway = Shipped(tmp_path)
+    assert gateway.endpoint is not None
+    gateway.start()
+    before = _rss_most(gateway)
+    try:
+        loop = asyncio.get_running_loop()
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as stranger:
+            await loop.run_in_executor(stranger, _post_one_endless_message, gateway.endpoint)
+        more = _rss_most(gateway) - before
+        print(f"one message of 120 MB: RSS +{more / 1024**2:.1f} MiB")
+        assert more <= RSS_BYTES_MORE
+    finally:
+        gateway.kill()
