@@ -161,7 +161,11 @@ async def test_given_an_idle_line_that_swallows_everything_then_two_heartbeats_n
 
 
 @pytest.mark.parametrize(
-    "deaf", [{"up": False, "down": True}, {"up": True, "down": True}], ids=["down", "both"]
+    "deaf",
+    [
+        pytest.param({"up": False, "down": True}, id="down"),
+        pytest.param({"up": True, "down": True}, id="both", marks=pytest.mark.long),
+    ],
 )
 async def test_given_a_line_that_swallows_everything_then_it_is_noticed_and_later_drains_by_itself(
     tmp_path: Path, rabbitmq: RabbitMQ, deaf: dict[str, bool]
