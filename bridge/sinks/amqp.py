@@ -43,6 +43,8 @@ BUFFER_BYTES_MAX: Final = 1 << 20
 # Frames are handed over in pieces of this size: one system call each.
 WRITE_BYTES: Final = 64 << 10
 CLOSE_S: Final = 1.0
+# A broker that is alive has spoken three times by then.
+SILENT_HEARTBEATS: Final = 1.5
 # Reply codes that may be about one message: precondition failed, and the errors of framing and syntax.
 _PERHAPS_ONE_MESSAGE: Final = frozenset({406, 501, 502, 503, 505})
 
@@ -140,6 +142,9 @@ class _Link:
         self._returned: dict[str, str] = {}
         self._progress_at = 0.0  # when the oldest unconfirmed message became the oldest
         self._timer: asyncio.TimerHandle | None = None
+        self._pulse: asyncio.TimerHandle | None = None
+        self._heard_bytes = 0
+        self._heard_at = 0.0
 
     # ---- opening -------------------------------------------------------------------
 
@@ -165,6 +170,8 @@ class _Link:
         if self._options.exchange:
             await self._ask(self._channel.exchange_declare, exchange=self._options.exchange, passive=True)
         self._is_open = True
+        self._heard_at = self._loop.time()
+        self._listen()
 
     async def _declare(self, declaration: Declaration) -> None:
         if (queue := declaration.queue) is not None:
@@ -370,9 +377,10 @@ class _Link:
             return
         self.lost.set_result(reason)
         self.blocked = ""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        for timer in (self._timer, self._pulse):
+            if timer is not None:
+                timer.cancel()
+        self._timer = self._pulse = None
         published = (*self._unconfirmed.values(), *self._nacked.values())
         calls = {id(call): call for call in (*self._line, *(call for call, _ in published))}
         for call in calls.values():
@@ -387,6 +395,21 @@ class _Link:
         published = (*self._unconfirmed.values(), *self._nacked.values())
         still_open = (index for other, index in published if other is call)
         return min((*still_open, *call.refusals), default=call.next)
+
+    def _listen(self) -> None:
+        """Notice a line on which nothing comes any more.
+
+        The broker says something every half heartbeat. Pika looks only every heartbeat
+        and five seconds, and then twice.
+        """
+        connection, heartbeat_s, now = self._connection, self._options.heartbeat, self._loop.time()
+        assert connection is not None
+        if connection.bytes_received != self._heard_bytes:
+            self._heard_bytes, self._heard_at = connection.bytes_received, now
+        elif now - self._heard_at >= SILENT_HEARTBEATS * heartbeat_s:
+            self._fail("the broker's heartbeats stopped")
+            return
+        self._pulse = self._loop.call_later(heartbeat_s / 8, self._listen)
 
     def _watch(self) -> None:
         """Lose patience when the oldest message has waited too long; a block does not count."""

@@ -12,7 +12,6 @@ deploy/receivers/PROTOCOL.md.
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Iterator
 from types import TracebackType
@@ -61,7 +60,9 @@ class Batch:
 
     def refuse(self, index: int, reason: str) -> None:
         """Say that `messages[index]` will never be taken; the gateway keeps it as a dead letter."""
-        self._receiver._say(self._sender, b"REFUSE", self._number, b"%d" % index, reason.encode())
+        said = self._receiver._say(self._sender, b"REFUSE", self._number, b"%d" % index, reason.encode())
+        # Unheard, it must not be followed by an answer that takes the message for good.
+        self._is_answered = self._is_answered or not said
 
     def acknowledge(self) -> None:
         """Answer for the batch, but for what was refused. Safe twice."""
@@ -174,8 +175,11 @@ class Receiver:
                 pass
         return None
 
-    def _say(self, sender: list[bytes], *frames: bytes) -> None:
+    def _say(self, sender: list[bytes], *frames: bytes) -> bool:
+        """Return whether it went; without a connection there is nobody to tell, and the gateway will ask."""
         assert self._socket is not None, "not open"
-        # Without a connection there is nobody to tell: the gateway will ask and send again.
-        with contextlib.suppress(zmq.Again):
+        try:
             self._socket.send_multipart([*sender, *frames], zmq.NOBLOCK)
+        except zmq.Again:
+            return False
+        return True

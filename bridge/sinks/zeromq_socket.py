@@ -29,6 +29,7 @@ HEARTBEAT_MS: Final = 2_000
 HEARTBEAT_TIMEOUT_MS: Final = 6_000
 # Long enough for a last word to leave, short enough that nobody waits for it at the end of the process.
 LINGER_MS: Final = 250
+HEARD_MAX: Final = 100  # messages from one peer that wait for us
 _BURST: Final = 100
 
 _EVENTS: Final = zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED
@@ -70,6 +71,8 @@ class Socket:
         # mark a ROUTER could only drop or refuse.
         socket.sndhwm = 0
         socket.setsockopt(zmq.MAXMSGSIZE, FRAME_BYTES_MAX)
+        # Answers are few; a peer that talks nonsense may not fill the memory with it.
+        socket.rcvhwm = HEARD_MAX
         socket.setsockopt(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
         socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, HEARTBEAT_TIMEOUT_MS)
         socket.setsockopt(zmq.HEARTBEAT_TTL, HEARTBEAT_TIMEOUT_MS)

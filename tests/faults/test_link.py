@@ -129,11 +129,6 @@ async def test_given_rabbitmq_killed_while_it_drains_then_nothing_is_lost_and_no
     assert verdict.repeated <= 4_000
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="pika looks at what came only every heartbeat + 5 s, and then twice: an idle line "
-    "that swallows everything is noticed after up to 2 x (heartbeat + 5 s)",
-)
 async def test_given_an_idle_line_that_swallows_everything_then_two_heartbeats_notice_it(
     tmp_path: Path, rabbitmq: RabbitMQ
 ) -> None:
