@@ -95,20 +95,38 @@ class Gateway:
         assert self._process is not None
         return self._process.pid
 
+    def command(self) -> list[str]:
+        """What is run."""
+        return [sys.executable, "-m", "bridge.cli", "run", str(self._config)]
+
+    def environ(self) -> dict[str, str]:
+        """In which environment."""
+        return {**os.environ, "EDGESPOOL_LOG": "logfmt"}
+
+    def launch(self) -> None:
+        """Start it, and wait for nothing."""
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                self.command(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.environ()
+            )
+
     def start(self) -> None:
         """Afterwards devices can connect."""
         began_at = self.log.stat().st_size if self.log.exists() else 0
-        with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "bridge.cli", "run", str(self._config)],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                env={**os.environ, "EDGESPOOL_LOG": "logfmt"},
-            )  # fmt: skip
+        self.launch()
+        assert self._process is not None
         deadline = time.monotonic() + 30
         while "edgespool is ready" not in (text := self.log.read_text()[began_at:]):
             assert self._process.poll() is None, text
             assert time.monotonic() < deadline, text
             time.sleep(0.02)
+
+    def wait(self, wait_s: float = 10) -> int:
+        """Wait until it has ended by itself, or by a signal that the test sent; return the exit code."""
+        assert self._process is not None
+        code = self._process.wait(wait_s)
+        self._process = None
+        return code
 
     def stop(self) -> int:
         """SIGTERM; return the exit code. A stop that takes more than 5 s is a fault."""

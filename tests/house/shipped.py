@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -50,31 +49,6 @@ class Shipped(Gateway):
         command = [sys.executable, "-m", "bridge.cli", "validate", str(self._file)]
         told = subprocess.run(command, env=self.environ(), capture_output=True, text=True, timeout=30)
         assert told.returncode == 0, told.stderr
-
-    def launch(self) -> None:
-        """Start it, and wait for nothing."""
-        with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                self.command(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.environ()
-            )
-
-    def start(self) -> None:
-        """Afterwards devices can connect."""
-        began_at = self.log.stat().st_size if self.log.exists() else 0
-        self.launch()
-        assert self._process is not None
-        deadline = time.monotonic() + 30
-        while "edgespool is ready" not in (text := self.log.read_text()[began_at:]):
-            assert self._process.poll() is None, text
-            assert time.monotonic() < deadline, text
-            time.sleep(0.02)
-
-    def wait(self, wait_s: float = 10) -> int:
-        """Wait until it has ended by itself, or by a signal that the test sent; return the exit code."""
-        assert self._process is not None
-        code = self._process.wait(wait_s)
-        self._process = None
-        return code
 
     def command(self) -> list[str]:
         """What is run."""
