@@ -240,7 +240,8 @@ def run(config: Config, started: Callable[[Gateway], None] = lambda gateway: Non
     with contextlib.suppress(ImportError):
         import uvloop
 
-        return uvloop.run(_run(config, started))
+        code: int = uvloop.run(_run(config, started))
+        return code
     return asyncio.run(_run(config, started))
 
 

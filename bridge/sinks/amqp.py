@@ -30,11 +30,11 @@ from pika import exceptions
 from pika.spec import Basic
 
 from bridge.errors import SinkUnavailable
-from bridge.sinks.amqp_connection import Connection, explain, parameters
+from bridge.sinks.amqp_connection import Connection, declarations, explain, parameters
 from bridge.sinks.amqp_memory import Memory
 from bridge.sinks.amqp_wire import Unsendable, publish_frames
 from bridge.sinks.base import Outgoing, Refusal
-from bridge.sinks.options import AmqpOptions, Declaration, describe
+from bridge.sinks.options import AmqpOptions, describe
 
 __all__ = ["AmqpSink"]
 
@@ -165,38 +165,13 @@ class _Link:
         self._channel.add_on_close_callback(self._on_channel_closed)
         self._channel.add_on_return_callback(self._on_return)
         await self._ask(self._channel.confirm_delivery, ack_nack_callback=self._on_confirm)
-        for declaration in self._options.declare:
-            await self._declare(declaration)
+        for method, arguments in declarations(self._channel, self._options.declare):
+            await self._ask(method, **arguments)
         if self._options.exchange:
             await self._ask(self._channel.exchange_declare, exchange=self._options.exchange, passive=True)
         self._is_open = True
         self._heard_at = self._loop.time()
         self._listen()
-
-    async def _declare(self, declaration: Declaration) -> None:
-        if (queue := declaration.queue) is not None:
-            # A classic queue is declared without a type, as everybody else declares it: an
-            # argument that differs is a conflict.
-            kind = {} if queue.type == "classic" else {"x-queue-type": queue.type}
-            arguments = {**queue.arguments, **kind}
-            await self._ask(
-                self._channel.queue_declare, queue=queue.name, durable=queue.durable, arguments=arguments
-            )
-        if (exchange := declaration.exchange) is not None:
-            await self._ask(
-                self._channel.exchange_declare,
-                exchange=exchange.name,
-                exchange_type=exchange.type,
-                durable=True,
-                arguments=exchange.arguments,
-            )
-        if (binding := declaration.binding) is not None:
-            await self._ask(
-                self._channel.queue_bind,
-                queue=binding.queue,
-                exchange=binding.exchange,
-                routing_key=binding.key,
-            )
 
     async def _ask(self, method: Callable[..., Any], callback: str = "callback", **arguments: Any) -> Any:
         """Call one of pika's methods and wait for the broker's answer."""

@@ -9,6 +9,8 @@ from __future__ import annotations
 import logging
 import socket
 import ssl
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import pika
 from pika import exceptions
@@ -16,9 +18,9 @@ from pika.adapters.asyncio_connection import AsyncioConnection
 from pika.adapters.utils import connection_workflow
 
 from bridge.errors import ConfigError
-from bridge.sinks.options import AmqpOptions
+from bridge.sinks.options import AmqpOptions, Declaration
 
-__all__ = ["Connection", "explain", "parameters"]
+__all__ = ["Connection", "declarations", "explain", "parameters"]
 
 # It reports one failed attempt five times over, as errors; an outage is told once, by whoever keeps us.
 logging.getLogger("pika").setLevel(logging.CRITICAL)
@@ -55,6 +57,37 @@ def parameters(name: str, options: AmqpOptions, gateway: str) -> pika.URLParamet
             raise ConfigError(f"sinks.{name}.amqp.tls: {error}") from error
         parameters.ssl_options = pika.SSLOptions(context, parameters.host)
     return parameters
+
+
+def declarations(
+    channel: Any, wanted: Iterable[Declaration]
+) -> Iterator[tuple[Callable[..., Any], dict[str, Any]]]:
+    """Yield what to call, and with what, so that all that is wanted is there, in its order."""
+    for declaration in wanted:
+        if (queue := declaration.queue) is not None:
+            # A classic queue is declared without a type, as everybody else declares it: an
+            # argument that differs is a conflict.
+            kind = {} if queue.type == "classic" else {"x-queue-type": queue.type}
+            arguments = {**queue.arguments, **kind}
+            yield (
+                channel.queue_declare,
+                {"queue": queue.name, "durable": queue.durable, "arguments": arguments},
+            )
+        if (exchange := declaration.exchange) is not None:
+            yield (
+                channel.exchange_declare,
+                {
+                    "exchange": exchange.name,
+                    "exchange_type": exchange.type,
+                    "durable": True,
+                    "arguments": exchange.arguments,
+                },
+            )
+        if (binding := declaration.binding) is not None:
+            yield (
+                channel.queue_bind,
+                {"queue": binding.queue, "exchange": binding.exchange, "routing_key": binding.key},
+            )
 
 
 def explain(error: BaseException) -> str:

@@ -12,6 +12,7 @@ that no single rotten bit can leave the file without one.
 
 from __future__ import annotations
 
+import logging
 import os
 from struct import Struct
 from typing import Final
@@ -20,7 +21,9 @@ from zlib import crc32
 from bridge.errors import StoreFailed
 from bridge.store.files import Files
 
-__all__ = ["CURSOR_BYTES", "Cursor", "read_slots"]
+__all__ = ["CURSOR_BYTES", "Cursor", "find_cursor", "read_slots"]
+
+log = logging.getLogger(__name__)
 
 _VERSION: Final = 1
 _MAGIC: Final = 0xC0550100
@@ -83,7 +86,7 @@ class Cursor:
 
         Not synced: a lost save only repeats messages, and syncing here would cost
         as much as the message did. Going back is allowed only to the caller who
-        found the log shorter than the cursor, see `Log.cursor`.
+        found the log shorter than the cursor, see `find_cursor`.
         """
         self.position = position
         self._turn += 1
@@ -110,3 +113,27 @@ class Cursor:
         if self.fd >= 0:
             self._files.close(self.fd)
             self.fd = -1
+
+
+def find_cursor(files: Files, folder: str, name: str, head: int, durable: int) -> Cursor:
+    """The cursor of the log in `folder` that has this name; a new one begins at `durable`.
+
+    One that cannot be read, or that stands outside of the log, starts at `head`,
+    because twice is better than never; so does the first cursor of a log that
+    holds messages, because somebody must have wanted them. Each is logged.
+    """
+    cursors = os.path.join(folder, "cursors")
+    known = [one for one in files.names(cursors) if one.endswith(".cur")]
+    cursor = Cursor(files, os.path.join(cursors, name + ".cur"), name)
+    if not cursor.found:
+        lost = name + ".cur" in known or (not known and head < durable)
+        cursor.begin(head if lost else durable)
+        if lost:
+            log.warning("cursor lost log=%s cursor=%s now=%d", os.path.basename(folder), name, head)
+    elif not head <= cursor.position <= durable:
+        log.warning(
+            "cursor out of range log=%s cursor=%s was=%d now=%d",
+            os.path.basename(folder), name, cursor.position, head,
+        )  # fmt: skip
+        cursor.begin(head)
+    return cursor

@@ -33,7 +33,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import logging
 import os
 import time
 from bisect import bisect_right
@@ -41,7 +40,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from bridge.message import Message
-from bridge.store.cursor import Cursor
+from bridge.store.cursor import Cursor, find_cursor
 from bridge.store.damaged import Damaged
 from bridge.store.files import OS_FILES, Files
 from bridge.store.recent import Recent
@@ -51,8 +50,6 @@ from bridge.store.segment import HEADER_BYTES, Damage, Header, Segment, file_nam
 from bridge.store.survey import survey
 
 __all__ = ["Batch", "Log"]
-
-log = logging.getLogger(__name__)
 
 READ_BYTES: Final = 256 * 1024
 SEGMENT_BYTES_MAX: Final = 16 * 1024 * 1024
@@ -397,31 +394,10 @@ class Log:
     # ---- cursors and letting go ----------------------------------------------------
 
     def cursor(self, name: str) -> Cursor:
-        """The cursor of that name, from its file; a new one begins at `durable`.
-
-        One that cannot be read, or that stands outside of the log, starts at `head`,
-        because twice is better than never; so does the first cursor of a log that
-        holds messages, because somebody must have wanted them. Each is logged.
-        """
-        if name in self.cursors:
-            return self.cursors[name]
-        folder = os.path.join(self.folder, "cursors")
-        path = os.path.join(folder, name + ".cur")
-        known = [one for one in self._files.names(folder) if one.endswith(".cur")]
-        cursor = Cursor(self._files, path, name)
-        if not cursor.found:
-            lost = name + ".cur" in known or (not known and self.head < self.durable)
-            cursor.begin(self.head if lost else self.durable)
-            if lost:
-                log.warning("cursor lost log=%s cursor=%s now=%d", self.name, name, self.head)
-        elif not self.head <= cursor.position <= self.durable:
-            log.warning(
-                "cursor out of range log=%s cursor=%s was=%d now=%d",
-                self.name, name, cursor.position, self.head,
-            )  # fmt: skip
-            cursor.begin(self.head)
-        self.cursors[name] = cursor
-        return cursor
+        """The cursor of that name, as `find_cursor` finds it; a new one begins at `durable`."""
+        if name not in self.cursors:
+            self.cursors[name] = find_cursor(self._files, self.folder, name, self.head, self.durable)
+        return self.cursors[name]
 
     def trim(self, mark: int | None = None) -> bool:
         """Free what lies before `mark` (default: the lowest cursor); return whether that made room.

@@ -54,9 +54,9 @@ async def test_what_is_declared_is_there(rabbitmq: RabbitMQ, opened: Opens) -> N
         exchange="plant",
         declare=[
             {"exchange": {"name": "plant", "type": "topic"}},
-            {"queue": {"name": "telemetry", "type": "quorum", "arguments": {"x-max-length": 1000}}},
+            {"queue": {"name": "declared", "type": "quorum", "arguments": {"x-max-length": 1000}}},
             {"queue": {"name": "history", "type": "stream"}},
-            {"binding": {"exchange": "plant", "queue": "telemetry", "key": "*.telemetry"}},
+            {"binding": {"exchange": "plant", "queue": "declared", "key": "*.telemetry"}},
         ],
     )
     assert await sink.send_batch([outgoing("press.telemetry", "d", 1)]) == []
@@ -64,7 +64,7 @@ async def test_what_is_declared_is_there(rabbitmq: RabbitMQ, opened: Opens) -> N
     assert (
         "no queue takes it: exchange 'plant', routing key 'press.other' (312 NO_ROUTE)" in refusals[0].reason
     )
-    [(properties, _)] = take_all(rabbitmq.url, "telemetry")
+    [(properties, _)] = take_all(rabbitmq.url, "declared")
     assert properties.message_id == "kit/d/1"
     assert properties.delivery_mode == 2
 

@@ -109,10 +109,13 @@ async def test_given_a_gateway_that_comes_back_then_the_receiver_says_hello_agai
     receiver: list[str], tmp_path: Path
 ) -> None:
     endpoint, out = f"tcp://127.0.0.1:{free_port()}", tmp_path / "out.jsonl"
+    sink = ZeromqSink("lab", ZeromqOptions(bind=endpoint), "plant-7")
     with running(receiver, endpoint, str(out)):
         for turn in range(2):
-            async with sink_at(bind=endpoint) as sink:
+            async with asyncio.timeout(PATIENCE_S):
+                await sink.open()
                 await sink.send_batch([outgoing("a", "x", turn)])
+            await sink.close()
     assert [line["id"] for line in lines(out)] == ["kit/x/0", "kit/x/1"]
 
 
