@@ -21,6 +21,7 @@ from typing import Final
 
 from bridge import __version__
 from bridge.broker.broker import Broker
+from bridge.broker.door import Door
 from bridge.broker.listener import Listener
 from bridge.config.model import Config
 from bridge.config.routes import build_routes
@@ -94,7 +95,14 @@ class Gateway:
             self.broker = Broker(self.spool, routes, room.make, config.broker_limits)
             stack.push_async_callback(self.broker.stop)
             for model in config.listeners:
-                listener = Listener(self.broker, model.host, model.port)
+                door = Door(
+                    model.url,
+                    config.limits_of(model),
+                    anonymous=config.anonymous_at(model),
+                    unverified_users=model.unverified_users,
+                    user_from=model.user_from,
+                )
+                listener = Listener(self.broker, door, model.host, model.port)
                 await listener.start()
                 stack.push_async_callback(listener.stop)
                 self.listeners.append(listener)

@@ -219,7 +219,7 @@ class Broker:
     # ---- CONNECT and DISCONNECT ----------------------------------------------------
 
     def _connect(self, link: Link, packet: Connect) -> None:
-        limits, properties = self.limits, packet.properties
+        limits, properties = link.limits, packet.properties
         if properties is not None and properties.authentication_method is not None:
             link.close(ReasonCode.BAD_AUTHENTICATION_METHOD)  # none is spoken here [MQTT-4.12.0-1]
             return
@@ -241,7 +241,7 @@ class Broker:
         if old is not None and packet.clean_start:
             self._end_session(old)  # [MQTT-3.1.2-4]
             old = None
-        subscriber = old or self._new_subscriber(client_id, granted_s)
+        subscriber = old or self._new_subscriber(client_id, granted_s, limits)
         session = subscriber.session
         session.expiry_interval_s = granted_s
         session.will = packet.will
@@ -274,8 +274,7 @@ class Broker:
         self.deliver_soon(subscriber)
         link.act(*connection.resume(self.now()))
 
-    def _new_subscriber(self, client_id: str, expiry_s: int) -> Subscriber:
-        limits = self.limits
+    def _new_subscriber(self, client_id: str, expiry_s: int, limits: Limits) -> Subscriber:
         session = Session(
             client_id,
             expiry_interval_s=expiry_s,
@@ -302,7 +301,7 @@ class Broker:
             session.will = None  # [MQTT-3.14.4-3]
         if packet.properties is not None and packet.properties.session_expiry_interval_s is not None:
             wanted_s = packet.properties.session_expiry_interval_s
-            session.expiry_interval_s = min(wanted_s, self.limits.session_expiry_max_s)
+            session.expiry_interval_s = min(wanted_s, link.limits.session_expiry_max_s)
         link.close()
 
     def _release(self, link: Link) -> None:
@@ -372,7 +371,7 @@ class Broker:
         for subscription in packet.subscriptions:
             topic_filter = subscription.topic_filter
             known = topic_filter in session.subscriptions
-            if not known and len(session.subscriptions) >= self.limits.subscriptions_max:
+            if not known and len(session.subscriptions) >= link.limits.subscriptions_max:
                 reasons.append(ReasonCode.QUOTA_EXCEEDED)
                 continue
             try:
@@ -426,7 +425,7 @@ class Broker:
         spool, now_ns = self.spool, time.time_ns()
         oldest = spool.downlink.durable
         for client_id in list(spool.sessions):
-            subscriber = self._new_subscriber(client_id, 0)
+            subscriber = self._new_subscriber(client_id, 0, self.limits)
             try:
                 asleep_s = restore(spool, subscriber, now_ns)
             except msgspec.MsgspecError:

@@ -17,9 +17,11 @@ from bridge.mqtt.connection import Connection
 from bridge.mqtt.packet import Packet, Puback, Pubcomp, Pubrec, Suback, Unsuback
 from bridge.mqtt.reason import ReasonCode
 from bridge.mqtt.session import Session
+from bridge.policy.access import ANONYMOUS, EVERYTHING
 
 if TYPE_CHECKING:
     from bridge.broker.broker import Broker
+    from bridge.broker.door import Door
     from bridge.broker.inlet import Audience
     from bridge.broker.subscriber import Subscriber
 
@@ -50,9 +52,12 @@ class Receipt:
 
 
 class Link(asyncio.Protocol):
-    """One network connection of a device.
+    """One network connection of a device, through one door and within its limits.
 
-    `subscriber` is set once CONNECT was accepted. `publisher` is its Client
+    `address` is where it comes from, without the port, and empty for a Unix socket;
+    `certificate_user` is the name in the client certificate that it has shown, None
+    without one. `identity` and `rights` say who it is and what it may do, from when
+    it was let in. `subscriber` is set once CONNECT was accepted. `publisher` is its Client
     Identifier; `entry_bytes` is what each of its messages costs on the disk besides
     what it sent. `congested` is whether the device leaves more unread than it may.
     """
@@ -67,18 +72,30 @@ class Link(asyncio.Protocol):
         "_receipt",
         "_transport",
         "_uncommitted",
+        "address",
         "broker",
+        "certificate_user",
         "congested",
         "connection",
+        "door",
         "entry_bytes",
+        "identity",
+        "limits",
         "peer",
         "publisher",
         "refusing",
+        "rights",
         "subscriber",
     )
 
-    def __init__(self, broker: Broker) -> None:
+    def __init__(self, broker: Broker, door: Door) -> None:
         self.broker = broker
+        self.door = door
+        self.limits = door.limits
+        self.address = ""
+        self.certificate_user: str | None = None
+        self.identity = ANONYMOUS
+        self.rights = EVERYTHING
         self.publisher = ""
         self.entry_bytes = 0
         self.subscriber: Subscriber | None = None
@@ -98,13 +115,15 @@ class Link(asyncio.Protocol):
     # ---- the socket ----------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        limits = self.broker.limits
+        limits = self.limits
         # uvloop's transports are none of asyncio's classes, though they do all the same things.
         self._transport = transport = cast(asyncio.Transport, transport)
         transport.set_write_buffer_limits(high=limits.unsent_bytes_max)
-        self.peer = str(transport.get_extra_info("peername") or "")
+        peer = transport.get_extra_info("peername")
+        self.peer = str(peer or "")
+        self.address = peer[0] if isinstance(peer, tuple) else ""
         self.connection = Connection(
-            self.broker.now(), limits.packet_bytes_max, connect_wait_s=limits.connect_wait_s
+            self.broker.now(), limits.packet_bytes_max, limits.connect_bytes_max, limits.connect_wait_s
         )
         self.broker.arrived(self)
 
@@ -211,7 +230,7 @@ class Link(asyncio.Protocol):
         """Count bytes that wait for the disk; a device that is ahead of it is not read for a while."""
         receipt.read_bytes += read_bytes
         self._uncommitted += read_bytes
-        ahead = self._uncommitted > self.broker.limits.uncommitted_bytes_max
+        ahead = self._uncommitted > self.limits.uncommitted_bytes_max
         if ahead and not self._paused and self._transport is not None and not self._transport.is_closing():
             self._transport.pause_reading()
             self._paused, self._paused_at = True, self.broker.now()
@@ -255,7 +274,7 @@ class Link(asyncio.Protocol):
             return
         if empty:
             self.flush()  # otherwise a flush is on its way
-        if self._paused and self._uncommitted <= self.broker.limits.uncommitted_bytes_max // 2:
+        if self._paused and self._uncommitted <= self.limits.uncommitted_bytes_max // 2:
             self._paused = False
             self._deaf_s += self.broker.now() - self._paused_at
             self._transport.resume_reading()

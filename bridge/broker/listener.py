@@ -10,6 +10,7 @@ import errno
 import socket
 
 from bridge.broker.broker import Broker
+from bridge.broker.door import Door
 from bridge.broker.link import Link
 from bridge.errors import ConfigError
 
@@ -19,8 +20,9 @@ __all__ = ["Listener"]
 class Listener:
     """One address on which devices are taken in."""
 
-    def __init__(self, broker: Broker, host: str, port: int) -> None:
+    def __init__(self, broker: Broker, door: Door, host: str, port: int) -> None:
         self._broker = broker
+        self.door = door
         self._host = host
         self._port = port
         self._server: asyncio.Server | None = None
@@ -30,7 +32,7 @@ class Listener:
         loop = asyncio.get_running_loop()
         try:
             self._server = await loop.create_server(
-                lambda: Link(self._broker), self._host, self._port, backlog=1024
+                lambda: Link(self._broker, self.door), self._host, self._port, backlog=1024
             )
         except OSError as error:
             why = (

@@ -37,7 +37,7 @@ def validate_file(path: Path) -> int:
         return ConfigError.EXIT_CODE
     print(f"ok: {path}")
     print(f"  gateway   {config.gateway}")
-    print(f"  listens   {', '.join(listener.mqtt for listener in config.listeners)}")
+    print(f"  listens   {', '.join(listener.url for listener in config.listeners)}")
     print(f"  spool     {config.store.path}")
     for name, sink in config.sinks.items():
         print(f"  sink      {name}: {describe(sink.options)}")

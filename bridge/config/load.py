@@ -31,7 +31,9 @@ def load(path: Path | str | None, overrides: Mapping[str, Any] | None = None) ->
     """
     if path is None:
         return _finish(Document("defaults", [], json.loads(json.dumps(DEFAULT)), {}, []), overrides)
-    return loads(_read(Path(path)), str(path), overrides)
+    config = loads(_read(Path(path)), str(path), overrides)
+    config.keep_folder(Path(path).parent)
+    return config
 
 
 def loads(text: str, name: str = "<text>", overrides: Mapping[str, Any] | None = None) -> Config:

@@ -1,6 +1,6 @@
 """What a configuration may say, key by key; the types are also the JSON Schema.
 
-    version  gateway  listeners  store  sinks  routes  web  limits
+    version  gateway  listeners  access  store  sinks  routes  web  sys  limits
 
 A value is judged here by itself. What one part says about another, such as a route
 about its sink, is judged in `routes`; where a mistake stands, only `load` knows.
@@ -18,9 +18,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     PrivateAttr,
     WithJsonSchema,
@@ -28,40 +26,24 @@ from pydantic import (
 )
 
 from bridge.broker.limits import Limits
+from bridge.config.access import Access
+from bridge.config.limits import HouseLimits, resolve_limits
+from bridge.config.listeners import Listener
 from bridge.config.problem import Path as DocumentPath
 from bridge.config.secrets import MASK, mask_url
+from bridge.config.words import HostPort, Name, Section, split_host_port
 from bridge.policy.batch import BatchLimits
 from bridge.policy.route import WhenFull, check_level_names
 from bridge.policy.units import Duration, Size
 from bridge.sinks.options import OPTIONS, AmqpOptions, MemoryOptions, SinkOptions, ZeromqOptions
 from bridge.topic import TOPIC_BYTES_MAX, Pattern
 
-__all__ = ["Config", "Listener", "Route", "SinkEntry", "default_config", "is_loopback", "split_host_port"]
+__all__ = ["Config", "Route", "SinkEntry", "default_config"]
 
-_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
-_HOST_PORT: Final = re.compile(r"(\[[0-9A-Fa-f:.%a-z]+\]|[^\s:/\[\]]+):([0-9]{1,5})\Z")
-_LOOPBACK: Final = re.compile(r"localhost\Z|127(\.[0-9]{1,3}){3}\Z|::1\Z")
 _GATEWAY_CHARS_MAX: Final = 64  # it begins every message id, and an AMQP message id has 255 bytes
 _PYDANTIC_MASK: Final = "*" * 10  # how a SecretStr prints
 _MACHINE_ID: Final = Path("/etc/machine-id")
 _BATCH: Final = BatchLimits()
-_LIMITS: Final = Limits()
-
-
-def split_host_port(text: str) -> tuple[str, int]:
-    """Split `127.0.0.1:1883` or `[::1]:1883`. Raises ValueError that says what to write instead."""
-    found = _HOST_PORT.match(text)
-    if found is None:
-        raise ValueError("must be HOST:PORT such as 127.0.0.1:1883 or '[::1]:1883'")
-    port = int(found[2])
-    if port > 65_535:
-        raise ValueError(f"{port} is not a port; the highest is 65535")
-    return found[1].strip("[]"), port
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach it."""
-    return _LOOPBACK.match(host) is not None
 
 
 def default_gateway() -> str:
@@ -85,12 +67,6 @@ def default_store_path() -> Path:
     return base / "edgespool"
 
 
-def _check_name(name: str) -> str:
-    if not _NAME.match(name):
-        raise ValueError("a name has 1 to 64 letters, digits, _ or -: it becomes part of a file name")
-    return name
-
-
 def _check_gateway(gateway: str) -> str:
     if not gateway or len(gateway) > _GATEWAY_CHARS_MAX:
         raise ValueError(f"must have 1 to {_GATEWAY_CHARS_MAX} characters")
@@ -99,11 +75,6 @@ def _check_gateway(gateway: str) -> str:
             f"must not contain {found[0]!r}: it becomes a level of topics and part of message ids"
         )
     return gateway
-
-
-def _check_host_port(text: str) -> str:
-    split_host_port(text)
-    return text
 
 
 def _check_store_path(path: Path) -> Path:
@@ -133,19 +104,21 @@ def _one_or_many(value: object) -> object:
 
 
 def _web_or_off(value: object) -> object:
+    return _or_off(value, "{listen: HOST:PORT}")
+
+
+def _sys_or_off(value: object) -> object:
+    return _or_off(value, "{interval: 10s}")
+
+
+def _or_off(value: object, otherwise: str) -> object:
     if value == "off":
         return None
     if value is None or isinstance(value, str):
-        raise ValueError("must be {listen: HOST:PORT} or off")
+        raise ValueError(f"must be {otherwise} or off")
     return value
 
 
-Name = Annotated[str, AfterValidator(_check_name)]
-HostPort = Annotated[
-    str,
-    AfterValidator(_check_host_port),
-    WithJsonSchema({"type": "string", "pattern": ":[0-9]{1,5}$", "examples": ["127.0.0.1:1883"]}),
-]
 TopicFilters = Annotated[
     list[Annotated[str, AfterValidator(_check_pattern)]],
     Field(min_length=1),
@@ -156,47 +129,14 @@ TopicFilters = Annotated[
 ]
 
 
-class _Section(BaseModel):
-    # An error repeats its input unless told not to, and an input may hold a password.
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, hide_input_in_errors=True, validate_by_name=True
-    )
-
-
-class Listener(_Section):
-    """Where devices connect."""
-
-    mqtt: Annotated[HostPort, Field(description="HOST:PORT for MQTT without TLS")]
-    anonymous: Annotated[bool, Field(description="let everyone in who can reach it")] = False
-
-    @property
-    def host(self) -> str:
-        """The host alone, without the brackets of IPv6."""
-        return split_host_port(self.mqtt)[0]
-
-    @property
-    def port(self) -> int:
-        """The port alone."""
-        return split_host_port(self.mqtt)[1]
-
-    @model_validator(mode="after")
-    def _guarded(self) -> Listener:
-        if not self.anonymous and not is_loopback(self.host):
-            raise ValueError(
-                f"{self.mqtt} can be reached from outside and there are no access rules yet; "
-                f"write {{mqtt: {self.mqtt}, anonymous: true}} if everyone there may publish"
-            )
-        return self
-
-
-class Store(_Section):
+class Store(Section):
     """Where messages lie until the cloud has them."""
 
     path: Annotated[Path, AfterValidator(_check_store_path), Field(default_factory=default_store_path)]
     max_bytes: Annotated[Size, Field(ge=1 << 20, description="all that may lie on the disk")] = 1 << 30
 
 
-class SinkEntry(_Section):
+class SinkEntry(Section):
     """One far end: exactly one kind, with its options."""
 
     amqp: AmqpOptions | None = None
@@ -222,7 +162,7 @@ class SinkEntry(_Section):
         return options
 
 
-class Batch(_Section):
+class Batch(Section):
     """When a batch is sent: whatever comes first."""
 
     messages: Annotated[int, Field(ge=1, le=100_000)] = _BATCH.messages
@@ -232,7 +172,7 @@ class Batch(_Section):
     )
 
 
-class Route(_Section):
+class Route(Section):
     """Which messages go to which sink. Its name is also the name of its cursor on the disk."""
 
     from_: Annotated[TopicFilters, Field(alias="from", description="topic filters; {name} names a level")]
@@ -243,7 +183,7 @@ class Route(_Section):
     when_full: WhenFull = "refuse"
 
 
-class Web(_Section):
+class Web(Section):
     """Status, metrics and probes over HTTP."""
 
     listen: HostPort = "127.0.0.1:8080"
@@ -259,20 +199,13 @@ class Web(_Section):
         return split_host_port(self.listen)[1]
 
 
-class LimitsEntry(_Section):
-    """What one device, or all of them, may cost."""
+class Sys(Section):
+    """The topics under `$SYS`: how often they are brought up to date."""
 
-    packet_bytes: Annotated[Size, Field(ge=1024, le=268_435_455)] = _LIMITS.packet_bytes_max
-    connections: Annotated[int, Field(ge=1)] = _LIMITS.connections_max
-    keep_alive: Annotated[Duration, Field(ge=1, le=65_535)] = float(_LIMITS.keep_alive_max_s)
-    receive_maximum: Annotated[int, Field(ge=1, le=65_535)] = _LIMITS.receive_maximum
-    topic_alias_maximum: Annotated[int, Field(ge=0, le=65_535)] = _LIMITS.topic_alias_maximum
-    session_messages: Annotated[int, Field(ge=1)] = _LIMITS.session_messages_max
-    session_expiry: Annotated[Duration, Field(ge=1)] = float(_LIMITS.session_expiry_max_s)
-    subscriptions: Annotated[int, Field(ge=1)] = _LIMITS.subscriptions_max
+    interval: Annotated[Duration, Field(ge=1, le=86_400)] = 10.0
 
 
-class Config(_Section):
+class Config(Section):
     """The whole configuration. Made by `load` or `default_config`; never changes."""
 
     version: Literal[1]
@@ -289,23 +222,33 @@ class Config(_Section):
     sinks: Annotated[dict[Name, SinkEntry], Field(default_factory=dict)]
     routes: Annotated[dict[Name, Route], Field(default_factory=dict)]
     web: Annotated[Web | None, BeforeValidator(_web_or_off), Field(default_factory=Web)]
-    limits: Annotated[LimitsEntry, Field(default_factory=LimitsEntry)]
+    sys: Annotated[Sys | None, BeforeValidator(_sys_or_off), Field(default_factory=Sys)]
+    access: Annotated[Access, Field(default_factory=Access)]
+    limits: Annotated[HouseLimits, Field(default_factory=HouseLimits)]
 
     _secrets: frozenset[DocumentPath] = PrivateAttr(default=frozenset())
+    _folder: Path = PrivateAttr(default_factory=Path.cwd)
 
     @property
     def broker_limits(self) -> Limits:
-        """The limits as the broker takes them; what no key names keeps its default."""
-        return Limits(
-            packet_bytes_max=self.limits.packet_bytes,
-            connections_max=self.limits.connections,
-            keep_alive_max_s=int(self.limits.keep_alive),
-            receive_maximum=self.limits.receive_maximum,
-            topic_alias_maximum=self.limits.topic_alias_maximum,
-            session_messages_max=self.limits.session_messages,
-            session_expiry_max_s=int(self.limits.session_expiry),
-            subscriptions_max=self.limits.subscriptions,
-        )
+        """The limits of the whole house; what no key names keeps its default."""
+        return resolve_limits(self.limits)
+
+    def limits_of(self, listener: Listener) -> Limits:
+        """The limits of one listener's devices."""
+        return resolve_limits(self.limits, listener.limits)
+
+    def anonymous_at(self, listener: Listener) -> bool:
+        """Whether a listener lets in who shows no name: as it says, or else where there are no users."""
+        return self.access.users is None if listener.anonymous is None else listener.anonymous
+
+    def locate(self, path: Path) -> Path:
+        """The file that a relative path means: it is relative to the folder of the configuration."""
+        return self._folder / path.expanduser()
+
+    def keep_folder(self, folder: Path) -> None:
+        """Remember where the configuration lies."""
+        self._folder = folder.absolute()
 
     def keep_secret(self, paths: frozenset[DocumentPath]) -> None:
         """Remember which values `describe` must not show."""
@@ -318,6 +261,7 @@ class Config(_Section):
             name: {entry.kind: described["sinks"][name][entry.kind]} for name, entry in self.sinks.items()
         }
         described.setdefault("web", "off")
+        described.setdefault("sys", "off")
         masked: dict[str, Any] = _mask_urls(described)
         for path in self._secrets:
             _mask_at(masked, path)

@@ -10,8 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from bridge.config.model import Config, is_loopback, split_host_port
+from bridge.config.listeners import check_listeners
+from bridge.config.model import Config
 from bridge.config.problem import Path
+from bridge.config.words import is_loopback, split_host_port
 from bridge.policy.batch import BatchLimits
 from bridge.policy.route import Route, compile_address
 from bridge.policy.spelling import did_you_mean
@@ -51,6 +53,7 @@ def check_routes(data: Any) -> Iterator[tuple[Path, str, int]]:
     """
     if not isinstance(data, dict):
         return
+    yield from check_listeners(data.get("listeners"), data.get("access"))
     sinks = data.get("sinks", {})
     routes = data.get("routes", {})
     if not isinstance(routes, dict):
@@ -71,7 +74,6 @@ def check_routes(data: Any) -> Iterator[tuple[Path, str, int]]:
                 yield (*path, "address"), str(wrong), wrong.column
             except ValueError:
                 pass  # a bad level name, which the model reports where it stands
-    yield from _check_listeners(data.get("listeners"))
 
 
 def _no_such_sink(sink: str, sinks: list[str]) -> str:
@@ -91,16 +93,6 @@ def _patterns(filters: Any) -> list[Pattern]:
         return [Pattern.parse(text) for text in texts if isinstance(text, str)]
     except ValueError:
         return []
-
-
-def _check_listeners(listeners: Any) -> Iterator[tuple[Path, str, int]]:
-    seen: set[str] = set()
-    for index, listener in enumerate(listeners if isinstance(listeners, list) else []):
-        address = listener.get("mqtt") if isinstance(listener, dict) else None
-        if isinstance(address, str):
-            if address in seen:
-                yield ("listeners", index, "mqtt"), f"{address} stands twice", 0
-            seen.add(address)
 
 
 def warnings(config: Config) -> list[str]:

@@ -20,7 +20,8 @@ def json_schema() -> dict[str, Any]:
     """Return the schema of a whole document."""
     schema = Config.model_json_schema(by_alias=True)
     properties = schema["properties"]
-    properties["web"]["anyOf"] = [{"$ref": "#/$defs/Web"}, {"const": "off"}]
+    for section in ("web", "sys"):
+        properties[section]["anyOf"] = [{"$ref": f"#/$defs/{section.title()}"}, {"const": "off"}]
     schema["$defs"]["SinkEntry"].update(minProperties=1, maxProperties=1)
     stack: list[Any] = [schema]
     while stack:

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import threading
 
+import msgspec
 import pytest
 
 from bridge.store.files import Files
@@ -73,6 +74,12 @@ class House:
     async def restart(self, **parts):
         await self.stop()
         await self.start(**parts)
+
+    def limit(self, **changes):
+        """Bounds that no key of the configuration names; for who connects from now on."""
+        self.broker.limits = msgspec.structs.replace(self.broker.limits, **changes)
+        for listener in self.gateway.listeners:
+            listener.door.limits = msgspec.structs.replace(listener.door.limits, **changes)
 
     def slow_disk(self):
         """Commit in the thread, so that a sync that is held back does not hold the loop."""

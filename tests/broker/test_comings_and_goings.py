@@ -2,7 +2,6 @@
 
 import time
 
-import msgspec
 import pytest
 
 from bridge.message import Properties
@@ -182,7 +181,7 @@ async def test_a_device_that_is_silent_for_one_and_a_half_keep_alives_is_sent_aw
 async def test_a_device_that_is_not_read_because_the_disk_is_slow_is_not_silent(house):
     """It was once sent away for a silence that was ours."""
     clock = Clock(house.broker)
-    house.broker.limits = msgspec.structs.replace(house.broker.limits, uncommitted_bytes_max=1000)
+    house.limit(uncommitted_bytes_max=1000)
     device = await house.connect(keep_alive_s=10)
     house.slow_disk()
     house.disk.hold()

@@ -3,7 +3,6 @@
 import asyncio
 import time
 
-import msgspec
 import pytest
 
 from bridge.message import Properties
@@ -58,7 +57,7 @@ async def test_what_waits_survives_a_restart_in_order_and_what_was_acknowledged_
 
 async def test_after_a_restart_there_is_room_for_everything_that_waited_before(bare):
     """What had been sent and not acknowledged once found no place in the restored queue."""
-    limits = {"session_messages": 300}
+    limits = {"session_messages": 300, "in_flight": 100}
     await bare.start(limits=limits)
     device = await bare.connect(expiry_s=1000)
     await device.subscribe("a")
@@ -245,7 +244,7 @@ async def test_a_device_that_does_not_read_costs_a_bounded_memory_and_no_one_els
 
 
 async def test_a_device_that_does_not_acknowledge_costs_a_bounded_memory(house):
-    house.broker.limits = msgspec.structs.replace(house.broker.limits, session_bytes_max=200_000)
+    house.limit(session_bytes_max=200_000, window_max=100)
     slow = await house.connect("slow", 4)
     await slow.subscribe("a")
     sender = await house.connect("sender")
@@ -286,7 +285,7 @@ async def test_retained_messages_do_not_flood_a_device_that_does_not_read(house)
 
 @pytest.mark.parametrize("qos", [1, 2])
 async def test_what_waits_survives_a_kill_in_order(tmp_path, qos):
-    gateway = Gateway(tmp_path)
+    gateway = Gateway(tmp_path, limits={"in_flight": 100})
     gateway.start()
     try:
         device = await Device.connect(gateway.port, expiry_s=1000)

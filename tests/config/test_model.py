@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 
 from bridge.config import ConfigProblems, build_routes, default_config, load, loads, warnings
-from bridge.config.model import default_gateway, default_store_path, is_loopback, split_host_port
+from bridge.config.model import default_gateway, default_store_path
+from bridge.config.words import is_loopback, split_host_port
 from bridge.message import Message
 
 

@@ -164,4 +164,6 @@ def test_the_parser_in_c_and_the_one_in_python_agree(text):
     in_c, in_python = documents
     if not in_c.problems and not in_python.problems:
         assert in_c.data == in_python.data
-        assert in_c.places == in_python.places
+        # A document that is only `---` has no value, so where it stands is anyone's guess.
+        if in_c.data is not None:
+            assert in_c.places == in_python.places

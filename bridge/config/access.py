@@ -1,0 +1,89 @@
+"""Who may connect, and what they may do: `access`.
+
+    access:
+      users: passwords                 # made by `edgespool passwd`
+      rules:                           # or the name of a YAML file with such a list
+        - {user: "press-*", publish: ["plant/{user}/#"], subscribe: ["plant/{user}/set"]}
+        - {user: "*", deny: {receive: ["plant/secret/#"]}}
+
+Without `rules` everyone who is let in may do everything. With them, everything
+that no rule allows is forbidden, and a `deny` goes before every permission. What
+may be received is what may be subscribed to, unless `receive` says otherwise.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, TypeAdapter
+
+from bridge.config.words import Section
+from bridge.policy.access import Rule as Compiled
+from bridge.policy.access import check_rule_filter
+
+__all__ = ["RULES", "Access", "Rule", "compile_rules"]
+
+
+def _check_filter(text: str) -> str:
+    if wrong := check_rule_filter(text):
+        raise ValueError(wrong)
+    return text
+
+
+Filters = list[Annotated[str, AfterValidator(_check_filter)]]
+
+
+class Deny(Section):
+    """What is forbidden, whatever else allows it."""
+
+    publish: Annotated[Filters, Field(default_factory=list)]
+    subscribe: Annotated[Filters, Field(default_factory=list)]
+    receive: Annotated[Filters, Field(default_factory=list)]
+
+
+class Rule(Section):
+    """For whom, and what. `{user}` and `{client}` in a filter stand for the name itself, literally."""
+
+    user: Annotated[
+        str | None, Field(min_length=1, description="user name; * and ? as in file names; default: everyone")
+    ] = None
+    client: Annotated[str | None, Field(min_length=1, description="Client Identifier, in the same way")] = (
+        None
+    )
+    anonymous: Annotated[bool, Field(description="for devices without a user name only")] = False
+    publish: Annotated[Filters, Field(default_factory=list)]
+    subscribe: Annotated[Filters, Field(default_factory=list)]
+    receive: Annotated[Filters | None, Field(description="default: as subscribe")] = None
+    deny: Annotated[Deny, Field(default_factory=Deny)]
+
+
+RULES: TypeAdapter[list[Rule]] = TypeAdapter(list[Rule])
+
+
+class Access(Section):
+    """Users and rules. Both files are read again on SIGHUP."""
+
+    users: Annotated[Path | None, Field(description="password file, made by `edgespool passwd`")] = None
+    rules: Annotated[list[Rule] | Path | None, Field(description="a list, or a YAML file with one")] = None
+    response_topic: Annotated[
+        str | None, Field(description="offered as Response Information, such as reply/{client}")
+    ] = None
+
+
+def compile_rules(rules: list[Rule]) -> list[Compiled]:
+    """The rules as `bridge.policy.access` takes them."""
+    return [
+        Compiled(
+            user=rule.user,
+            client=rule.client,
+            anonymous=rule.anonymous,
+            publish=tuple(rule.publish),
+            subscribe=tuple(rule.subscribe),
+            receive=tuple(rule.subscribe if rule.receive is None else rule.receive),
+            deny_publish=tuple(rule.deny.publish),
+            deny_subscribe=tuple(rule.deny.subscribe),
+            deny_receive=tuple(rule.deny.receive) + tuple(rule.deny.subscribe),
+        )
+        for rule in rules
+    ]
