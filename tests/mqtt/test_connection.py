@@ -1,6 +1,7 @@
 import gc
 from itertools import pairwise
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,6 +22,7 @@ from bridge.mqtt.packet import (
     Pubrec,
     Pubrel,
     Suback,
+    Unsuback,
 )
 from tests.mqtt.strategies import versioned
 from tests.mqtt.vectors import BYTES, HOSTILE
@@ -43,6 +45,7 @@ def reason_of(fault):
 
 SAMPLE = {(version, packet.TYPE): data for version, data, packet in BYTES}
 SAMPLE[5, PacketType.PUBLISH] = bytes.fromhex("30 04 0001 61 00")
+SAMPLE[5, PacketType.DISCONNECT] = bytes.fromhex("e0 00")  # one that a client may say
 ROWS = [(version, packet) for version in (4, 5) for packet in PacketType if (version, packet) in SAMPLE]
 
 
@@ -396,6 +399,53 @@ def test_other_packets_first_lose_what_is_optional():
     chatty = Properties(reason_string="x" * 50, user_properties=(("k", "v"),))
     assert connection.encode(Puback(1, 0x87, chatty)).hex() == "4003000187"
     assert connection.encode(Suback(1, (0,) * 30)) is None
+
+
+CHATTY = Properties(reason_string="why" * 20, user_properties=(("k", "v" * 30),))
+
+
+@pytest.mark.parametrize(
+    "named", [Properties(reason_string="x" * 50), Properties(user_properties=(("k", "v" * 50),))]
+)
+@pytest.mark.parametrize(
+    "packet",
+    [
+        Connack(False, 0),
+        Puback(1, 0x87),
+        Pubrec(1, 0x97),
+        Pubrel(1, 0x92),
+        Pubcomp(1, 0x92),
+        Suback(1, (0, 0x87)),
+        Unsuback(1, (0x11,)),
+        Disconnect(0x8B),
+    ],
+)
+def test_a_reason_string_or_user_property_that_does_not_fit_is_left_out_of_every_packet(packet, named):
+    connection = opened(5, Properties(maximum_packet_size=30))
+    data = connection.encode(msgspec.structs.replace(packet, properties=named))
+    assert decode(data, 5)[0] == packet
+    roomy = opened(5, Properties(maximum_packet_size=100))
+    whole = msgspec.structs.replace(packet, properties=named)
+    assert decode(roomy.encode(whole), 5)[0] == whole
+
+
+@pytest.mark.parametrize(
+    ("packet", "allowed"),
+    [
+        (Connack(False, 0), True),
+        (Disconnect(0x8B), True),
+        (Puback(1, 0x87), False),
+        (Pubrec(1, 0x97), False),
+        (Pubrel(1, 0x92), False),
+        (Pubcomp(1, 0x92), False),
+        (Suback(1, (0, 0x87)), False),
+        (Unsuback(1, (0x11,)), False),
+    ],
+)
+def test_without_request_problem_information_only_connack_and_disconnect_explain(packet, allowed):
+    connection = opened(5, Properties(request_problem_information=0))
+    whole = msgspec.structs.replace(packet, properties=CHATTY)
+    assert decode(connection.encode(whole), 5)[0] == (whole if allowed else packet)
 
 
 def test_a_client_that_wants_no_problem_information_gets_it_only_where_allowed():

@@ -1,4 +1,3 @@
-import time
 from itertools import pairwise
 
 import pytest
@@ -141,29 +140,6 @@ def test_the_limit_counts_the_whole_packet(size, refused):
     assert len(packet) == size
     _, fault = Framer(4, packet_bytes_max=100).receive(packet)
     assert (fault is not None) is refused
-
-
-def test_a_packet_of_one_mebibyte_in_small_slices_is_linear():
-    packet = Publish("t", bytes(1_048_000))
-    data = encode(packet, 4)
-    framer = Framer(4, packet_bytes_max=2 << 20)
-    begun = time.process_time()
-    for at in range(0, len(data), 1_024):
-        packets, _ = framer.receive(data[at : at + 1_024])
-    assert packets == [packet]
-    assert framer.held_bytes == 0
-    assert time.process_time() - begun < 0.5
-
-
-def test_a_packet_one_byte_at_a_time_is_linear():
-    packet = Publish("t", bytes(300_000))
-    data = encode(packet, 4)
-    framer = Framer(4)
-    begun = time.process_time()
-    for at in range(len(data)):
-        packets, _ = framer.receive(data[at : at + 1])
-    assert packets == [packet]
-    assert time.process_time() - begun < 3
 
 
 def test_only_admitted_packets_come_and_others_are_refused_at_their_first_byte():

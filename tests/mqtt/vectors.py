@@ -22,6 +22,9 @@ from bridge.mqtt.packet import (
     Will,
 )
 
+KV = (("k", "v"),)
+WHY = Properties(reason_string="n", user_properties=KV)
+
 # (version, bytes in hex, packet)
 VECTORS: list[tuple[int, str, Packet]] = [
     # ---- CONNECT: type and length | "MQTT" | level | flags | keep alive | (properties) | payload
@@ -144,6 +147,154 @@ VECTORS: list[tuple[int, str, Packet]] = [
         "f0 0b 18 09 150001 6d 160002 0102",
         Auth(0x18, Properties(authentication_method="m", authentication_data=b"\x01\x02")),
     ),
+    # ---- MQTT 3.1: the same bytes as 3.1.1 but for CONNECT and CONNACK
+    (3, "32 09  0003 612f62  0007  6869", Publish("a/b", b"hi", 1, False, False, 7)),
+    (3, "40 02 0007", Puback(7)),
+    (3, "50 02 0007", Pubrec(7)),
+    (3, "62 02 0007", Pubrel(7)),
+    (3, "70 02 0007", Pubcomp(7)),
+    (3, "82 06 0001 0001 61 01", Subscribe(1, (Subscription("a", 1),))),
+    (3, "90 03 0001 01", Suback(1, (1,))),
+    (3, "a2 05 0001 0001 61", Unsubscribe(1, ("a",))),
+    (3, "b0 02 0001", Unsuback(1)),
+    (3, "c0 00", PINGREQ),
+    (3, "d0 00", PINGRESP),
+    (3, "e0 00", Disconnect()),
+    (4, "d0 00", PINGRESP),
+    (5, "c0 00", PINGREQ),
+    # ---- MQTT 5: every packet with every property that it may carry, in the order of their numbers
+    (
+        5,
+        "10 64  0004 4d515454  05 ee 003c"
+        "  23 1100000e10 150001 6d 160001 01 1700 1901 21000a 220003 260001 6b 0001 76 2700010000"
+        "  0001 61"
+        "  26 0100 020000003c 030001 63 080001 72 090001 00 1800000005 260001 6b 0001 76 260001 6b 0001 77"
+        "  0001 74  0001 78  0001 75  0001 70",
+        Connect(
+            "a",
+            5,
+            True,
+            60,
+            "u",
+            b"p",
+            Will(
+                "t",
+                b"x",
+                1,
+                True,
+                Properties(
+                    payload_format_indicator=0,
+                    message_expiry_interval_s=60,
+                    content_type="c",
+                    response_topic="r",
+                    correlation_data=b"\0",
+                    will_delay_interval_s=5,
+                    user_properties=(("k", "v"), ("k", "w")),
+                ),
+            ),
+            Properties(
+                session_expiry_interval_s=3600,
+                authentication_method="m",
+                authentication_data=b"\1",
+                request_problem_information=0,
+                request_response_information=1,
+                receive_maximum=10,
+                topic_alias_maximum=3,
+                user_properties=KV,
+                maximum_packet_size=65_536,
+            ),
+        ),
+    ),
+    (
+        5,
+        "20 3f  00 00  3c 110000003c 120001 69 13001e 150001 6d 160001 01 1a0001 72 1c0001 73 1f0001 6e"
+        "  21000a 220003 2401 2500 260001 6b 0001 76 2700010000 2801 2900 2a01",
+        Connack(
+            False,
+            0,
+            Properties(
+                session_expiry_interval_s=60,
+                assigned_client_identifier="i",
+                server_keep_alive_s=30,
+                authentication_method="m",
+                authentication_data=b"\1",
+                response_information="r",
+                server_reference="s",
+                reason_string="n",
+                receive_maximum=10,
+                topic_alias_maximum=3,
+                maximum_qos=1,
+                retain_available=0,
+                user_properties=KV,
+                maximum_packet_size=65_536,
+                wildcard_subscription_available=1,
+                subscription_identifier_available=0,
+                shared_subscription_available=1,
+            ),
+        ),
+    ),
+    (
+        5,
+        "32 2a  0001 61  0007  23 0101 020000003c 030001 63 080001 72 090000 0b01 0bffffff7f 230009"
+        "  260001 6b 0001 76  78",
+        Publish(
+            "a",
+            b"x",
+            1,
+            False,
+            False,
+            7,
+            Properties(
+                payload_format_indicator=1,
+                message_expiry_interval_s=60,
+                content_type="c",
+                response_topic="r",
+                correlation_data=b"",
+                subscription_identifiers=(1, 268_435_455),
+                topic_alias=9,
+                user_properties=KV,
+            ),
+        ),
+    ),
+    (5, "40 0f 0007 10 0b 1f0001 6e 260001 6b 0001 76", Puback(7, 0x10, WHY)),
+    (5, "50 0f 0007 91 0b 1f0001 6e 260001 6b 0001 76", Pubrec(7, 0x91, WHY)),
+    (5, "62 0f 0007 92 0b 1f0001 6e 260001 6b 0001 76", Pubrel(7, 0x92, WHY)),
+    (5, "70 0f 0007 00 0b 1f0001 6e 260001 6b 0001 76", Pubcomp(7, 0, WHY)),
+    (
+        5,
+        "82 10 0001 09 0b05 260001 6b 0001 76  0001 61 02",
+        Subscribe(
+            1,
+            (Subscription("a", 2, identifier=5),),
+            Properties(subscription_identifiers=(5,), user_properties=KV),
+        ),
+    ),
+    (5, "90 0f 0001 0b 1f0001 6e 260001 6b 0001 76 00", Suback(1, (0,), WHY)),
+    (5, "a2 0d 0001 07 260001 6b 0001 76 0001 61", Unsubscribe(1, ("a",), Properties(user_properties=KV))),
+    (5, "b0 0f 0001 0b 1f0001 6e 260001 6b 0001 76 11", Unsuback(1, (0x11,), WHY)),
+    (
+        5,
+        "e0 16 9d 14 110000003c 1c0001 73 1f0001 6e 260001 6b 0001 76",
+        Disconnect(
+            0x9D,
+            Properties(
+                session_expiry_interval_s=60, server_reference="s", reason_string="n", user_properties=KV
+            ),
+        ),
+    ),
+    (
+        5,
+        "f0 15 19 13 150001 6d 160001 01 1f0001 6e 260001 6b 0001 76",
+        Auth(
+            0x19,
+            Properties(
+                authentication_method="m",
+                authentication_data=b"\1",
+                reason_string="n",
+                user_properties=KV,
+            ),
+        ),
+    ),
 ]
 BYTES = [(version, bytes.fromhex(spelled), packet) for version, spelled, packet in VECTORS]
 
@@ -238,7 +389,77 @@ HOSTILE: list[tuple[str, int, str, int]] = [
     ("SUBACK without reasons", 4, "90 02 0001", 0x82),
     ("SUBACK with an unknown reason", 4, "90 03 0001 03", 0x82),
     ("UNSUBACK with an unknown reason", 5, "b0 04 0001 00 01", 0x82),
+    ("PUBREC with packet identifier 0", 5, "50 02 0000", 0x82),
+    ("PUBREL with packet identifier 0", 4, "62 02 0000", 0x82),
+    ("PUBCOMP with packet identifier 0", 5, "70 02 0000", 0x82),
+    ("PUBREC with an unknown reason", 5, "50 03 0001 42", 0x82),
+    ("PUBREL with a reason of PUBACK", 5, "62 03 0001 10", 0x82),
+    ("PUBCOMP with a reason of PUBACK", 5, "70 03 0001 97", 0x82),
+    ("a reason string that is not UTF-8", 5, "40 08 0001 00 04 1f0001 ff", 0x81),
+    ("a content type that is not UTF-8", 5, "30 0a 0001 61 06 030003 eda080", 0x81),
+    ("a response topic that is not UTF-8", 5, "30 08 0001 61 04 080001 ff", 0x81),
+    ("an empty response topic", 5, "30 07 0001 61 03 080000", 0x90),
+    ("a user property with U+0000 in its name", 5, "30 0a 0001 61 06 260001 00 0000", 0x81),
+    ("a user property with U+0000 in its value", 5, "30 0a 0001 61 06 260000 0001 00", 0x81),
+    ("a user property without a value", 5, "30 08 0001 61 04 260001 6b", 0x81),
+    ("correlation data past its block", 5, "30 08 0001 61 04 090005 00", 0x81),
+    ("a property block longer than its properties", 5, "30 08 0001 61 04 0101 02 00", 0x81),
+    ("SUBSCRIBE to a filter that is not UTF-8", 4, "82 06 0001 0001 ff 00", 0x81),
+    ("SUBSCRIBE to a filter that is not UTF-8 in 5", 5, "82 07 0001 00 0001 ff 00", 0x81),
+    ("SUBSCRIBE to a filter with U+0000", 4, "82 08 0001 0003 610062 00", 0x81),
+    ("SUBSCRIBE to a filter past its end", 4, "82 06 0001 0009 61 00", 0x81),
+    ("SUBSCRIBE of length 0", 4, "82 00", 0x81),
+    ("UNSUBSCRIBE with packet identifier 0", 4, "a2 05 0000 0001 61", 0x82),
+    ("UNSUBSCRIBE with packet identifier 0 in 5", 5, "a2 06 0000 00 0001 61", 0x82),
+    ("UNSUBSCRIBE without a filter in 5", 5, "a2 03 0001 00", 0x82),
+    ("UNSUBSCRIBE from a filter that is not UTF-8", 4, "a2 05 0001 0001 ff", 0x81),
+    ("UNSUBSCRIBE from a#", 5, "a2 07 0001 00 0002 6123", 0x8F),
+    ("AUTH with flags", 5, "f1 00", 0x81),
+    ("AUTH with an unknown reason", 5, "f0 01 87", 0x82),
+    ("PINGRESP with a body", 5, "d0 01 00", 0x81),
+    ("DISCONNECT with a property of CONNECT", 5, "e0 05 00 03 21000a", 0x81),
+    ("UNSUBACK too long in 3.1.1", 4, "b0 03 0001 00", 0x81),
     # ---- CONNECT
+    ("CONNECT without a client identifier", 0, "10 0a 0004 4d515454 04 02 003c", 0x81),
+    ("CONNECT without a client identifier in 5", 0, "10 0b 0004 4d515454 05 02 003c 00", 0x81),
+    ("CONNECT without a keep alive", 0, "10 08 0004 4d515454 04 02", 0x81),
+    ("CONNECT without properties in 5", 0, "10 0a 0004 4d515454 05 02 003c", 0x81),
+    ("CONNECT with a client identifier that is not UTF-8", 0, "10 0d 0004 4d515454 04 02 003c 0001 ff", 0x81),
+    ("CONNECT with U+0000 in its client identifier", 0, "10 0d 0004 4d515454 04 02 003c 0001 00", 0x81),
+    ("CONNECT with a will flag and no will", 0, "10 0d 0004 4d515454 04 06 003c 0001 61", 0x81),
+    ("CONNECT with a will topic and no payload", 0, "10 10 0004 4d515454 04 06 003c 0001 61 0001 74", 0x81),
+    (
+        "CONNECT with a will and no will flag",
+        0,
+        "10 13 0004 4d515454 04 02 003c 0001 61 0001 74 0001 78",
+        0x81,
+    ),
+    (
+        "CONNECT with a will topic that is not UTF-8",
+        0,
+        "10 12 0004 4d515454 04 06 003c 0001 61 0001 ff 0000",
+        0x81,
+    ),
+    ("CONNECT with a user name that is not UTF-8", 0, "10 10 0004 4d515454 04 82 003c 0001 61 0001 ff", 0x81),
+    ("CONNECT with U+0000 in its user name", 0, "10 10 0004 4d515454 04 82 003c 0001 61 0001 00", 0x81),
+    (
+        "CONNECT with a user name and no flag for it",
+        0,
+        "10 10 0004 4d515454 04 02 003c 0001 61 0001 75",
+        0x81,
+    ),
+    (
+        "CONNECT without the password it promises",
+        0,
+        "10 10 0004 4d515454 04 c2 003c 0001 61 0001 75",
+        0x81,
+    ),
+    (
+        "CONNECT with a password and no flag for it",
+        0,
+        "10 13 0004 4d515454 04 82 003c 0001 61 0001 75 0001 70",
+        0x81,
+    ),
     ("CONNECT empty", 0, "10 00", 0x81),
     ("CONNECT with another protocol", 0, "10 0c 0004 48545450 04 02 0000 0000", 0x84),
     ("CONNECT in lower case", 0, "10 0c 0004 6d717474 04 02 0000 0000", 0x84),
