@@ -264,10 +264,15 @@ class Broker:
             session_expiry_interval_s=granted_s if granted_s != expiry_s else None,
         )
         connection = link.connection
+        connack = Connack(old is not None, 0, answer if packet.version == 5 else None)
+        if connection.encode(connack) is None:
+            session.will = None  # it may not be sent [MQTT-3.1.2-24], and nothing before it [MQTT-3.2.0-1]
+            link.close()
+            return
         connection.accept(
             self.now(), keep_alive_s, limits.receive_maximum, limits.topic_alias_maximum, expiry_s > 0
         )
-        link.answer(Connack(old is not None, 0, answer if packet.version == 5 else None))
+        link.answer(connack)
         packets, settled = session.reconnect(time.time_ns(), connection.receive_maximum, self.delivery.load)
         subscriber.settle(settled)
         self.delivery.send(subscriber, packets)
