@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from bridge.broker.door import Door
     from bridge.broker.inlet import Audience
     from bridge.broker.subscriber import Subscriber
+    from bridge.policy.password import Password
 
 __all__ = ["Link", "Receipt"]
 
@@ -57,7 +58,8 @@ class Link(asyncio.Protocol):
     `address` is where it comes from, without the port, and empty for a Unix socket;
     `certificate_user` is the name in the client certificate that it has shown, None
     without one. `identity` and `rights` say who it is and what it may do, from when
-    it was let in. `subscriber` is set once CONNECT was accepted. `publisher` is its Client
+    it was let in, and `proof` is the password that it has proven for that, if any.
+    `subscriber` is set once CONNECT was accepted. `publisher` is its Client
     Identifier; `entry_bytes` is what each of its messages costs on the disk besides
     what it sent. `congested` is whether the device leaves more unread than it may.
     """
@@ -82,6 +84,7 @@ class Link(asyncio.Protocol):
         "identity",
         "limits",
         "peer",
+        "proof",
         "publisher",
         "refusing",
         "rights",
@@ -95,6 +98,7 @@ class Link(asyncio.Protocol):
         self.address = ""
         self.certificate_user: str | None = None
         self.identity = ANONYMOUS
+        self.proof: Password | None = None
         self.rights = EVERYTHING
         self.publisher = ""
         self.entry_bytes = 0
