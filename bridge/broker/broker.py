@@ -230,7 +230,7 @@ class Broker:
             if self.may_log():
                 log.info("session taken over client=%s by=%s", client_id, link.peer)
             displaced = old.link
-            displaced.close(ReasonCode.SESSION_TAKEN_OVER)  # [MQTT-3.1.4-3]
+            displaced.close(ReasonCode.SESSION_TAKEN_OVER)  # v5 [MQTT-3.1.4-3], v3 [MQTT-3.1.4-2]
             self._release(displaced)
         old = self.subscribers.get(client_id)  # with a will due at once, or no expiry, it is gone now
         if packet.version == 5:
@@ -239,7 +239,7 @@ class Broker:
             expiry_s = 0 if packet.clean_start else EXPIRY_NEVER_S
         granted_s = min(expiry_s, limits.session_expiry_max_s)
         if old is not None and packet.clean_start:
-            self._end_session(old)  # [MQTT-3.1.2-4]
+            self._end_session(old)  # v5 [MQTT-3.1.2-4], v3 [MQTT-3.1.2-6]
             old = None
         subscriber = old or self._new_subscriber(client_id, granted_s, limits)
         session = subscriber.session
@@ -266,7 +266,7 @@ class Broker:
         connection = link.connection
         connack = Connack(old is not None, 0, answer if packet.version == 5 else None)
         if connection.encode(connack) is None:
-            session.will = None  # it may not be sent [MQTT-3.1.2-24], and nothing before it [MQTT-3.2.0-1]
+            session.will = None  # it may not be sent v5 [MQTT-3.1.2-24], and nothing before it [MQTT-3.2.0-1]
             link.close()
             return
         connection.accept(

@@ -156,7 +156,7 @@ class Delivery:
             data = same.bytes(0, retain)
             if connection.packet_bytes_max is not None and len(data) > connection.packet_bytes_max:
                 data = None
-        if data is None:  # too large for this client [MQTT-3.1.2-24]
+        if data is None:  # too large for this client v5 [MQTT-3.1.2-24]
             self._drop()
             return
         self.delivered += 1
@@ -339,7 +339,7 @@ def _merge(
     identifiers: tuple[int, ...] = ()
     for subscription in subscriptions:
         if subscription.no_local and message.publisher == subscriber.session.client_id:
-            continue  # [MQTT-3.8.3-3]
+            continue  # v5 [MQTT-3.8.3-3]
         qos = max(qos, subscription.qos)
         retain |= subscription.retain_as_published
         if subscription.identifier:

@@ -31,7 +31,7 @@ class Retained:
     def keep(self, message: Message) -> None:
         """The message replaces the topic's last one [MQTT-3.3.1-5].
 
-        An empty payload removes it [MQTT-3.3.1-6].
+        An empty payload removes it v5 [MQTT-3.3.1-6], v3 [MQTT-3.3.1-10].
         """
         if message.payload:
             self._table.put(message.topic, self._encode(message))

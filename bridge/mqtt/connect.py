@@ -118,7 +118,7 @@ _RETURN_CODES: Final = {
 
 def read_connack(first: int, data: bytes, at: int, end: int, version: int) -> Connack:
     if at >= end or data[at] > 1:
-        raise MalformedPacket("CONNACK with reserved flags")  # [MQTT-3.2.2-1]
+        raise MalformedPacket("CONNACK with reserved flags")  # v5 [MQTT-3.2.2-1]
     session_present = bool(data[at]) and version != 3  # 3.1 reserves that byte
     known = CONNACK_REASONS if version == 5 else frozenset(_RETURN_CODES)
     reason, at = read_reason(P.CONNACK, known, data, at + 1, end)

@@ -307,7 +307,7 @@ class Connection:
         """The bytes to send, or None where this client cannot be told.
 
         That is: DISCONNECT in MQTT 3, a CONNACK that 3.1.1 has no code for, and what
-        exceeds the client's Maximum Packet Size [MQTT-3.1.2-24]: then a PUBLISH counts as
+        exceeds the client's Maximum Packet Size v5 [MQTT-3.1.2-24]: then a PUBLISH counts as
         sent and acknowledged [MQTT-3.1.2-25]. Other packets first lose their Reason String and User
         Properties, also when the client did not ask for them [MQTT-3.1.2-29].
 
@@ -366,8 +366,8 @@ class Connection:
     def deadline(self) -> float | None:
         """When the client is dead unless it says something; None for never.
 
-        10 s to CONNACK; after that 1.5 times the keep alive, v3 [MQTT-3.1.2-24], v5
-        [MQTT-3.1.2-22]. It moves with every read, so look again when it has come.
+        10 s to CONNACK; after that 1.5 times the keep alive, v3 [MQTT-3.1.2-24],
+        v5 [MQTT-3.1.2-22]. It moves with every read, so look again when it has come.
         """
         return None if self.state is State.CLOSED else self._deadline
 

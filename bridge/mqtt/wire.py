@@ -82,7 +82,7 @@ def read_binary(data: bytes, at: int, end: int) -> tuple[bytes, int]:
 def read_string(data: bytes, at: int, end: int) -> tuple[str, int]:
     """A UTF-8 string: no surrogates [MQTT-1.5.4-1], no U+0000 [MQTT-1.5.4-2], a BOM stays [MQTT-1.5.4-3].
 
-    (In 3.1.1 the same clauses are MQTT-1.5.3-1 to -3.)
+    (In 3.1.1 the same clauses are v3 [MQTT-1.5.3-1] to -3.)
     """
     raw, after = read_binary(data, at, end)
     try:

@@ -17,7 +17,7 @@ and memory grows with the number of filters, not with its square. Filters withou
 wildcards are most of them in practice, and need no more than one dictionary.
 
 Owners and subscriptions are whatever the caller takes for them; an owner has at
-most one subscription for one filter [MQTT-3.8.4-3].
+most one subscription for one filter, v5 [MQTT-3.8.4-3].
 """
 
 from __future__ import annotations

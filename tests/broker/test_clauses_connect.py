@@ -412,6 +412,12 @@ async def test_a_device_that_would_not_take_even_a_connack_is_not_let_in(house):
     assert not payloads(house, "gone")
 
 
+@pytest.mark.parametrize("asked", [None, 0])
+async def test_response_information_is_not_given_to_who_does_not_ask(house, asked):
+    device = await house.connect(request_response_information=asked)
+    assert device.connack.properties.response_information is None
+
+
 async def test_nobody_is_sent_an_authentication_he_did_not_ask_for(house):
     device = await house.connect()
     properties = device.connack.properties

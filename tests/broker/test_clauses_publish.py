@@ -281,7 +281,7 @@ MATCHING = [
 
 @both
 @pytest.mark.parametrize(
-    ("topic_filter", "taken", "left"), MATCHING, ids=[ascii(row[0]).strip("'") for row in MATCHING]
+    ("topic_filter", "taken", "left"), MATCHING, ids=[ascii(row[0])[1:-1] for row in MATCHING]
 )
 async def test_topics_match_level_by_level_and_byte_for_byte(house, version, topic_filter, taken, left):
     device = await house.connect("device", version)
@@ -410,6 +410,18 @@ async def test_every_alias_up_to_the_maximum_is_taken_and_none_is_carried_to_the
     assert await device.goodbye() == ReasonCode.PROTOCOL_ERROR
 
 
+@pytest.mark.parametrize("maximum", [None, 0])
+async def test_a_device_that_allows_no_aliases_is_sent_none(house, maximum):
+    device = await house.connect(topic_alias_maximum=maximum)
+    await device.subscribe("a/#", qos=1)
+    sender = await house.connect("sender")
+    for nth in range(1, 11):
+        sender.publish("a/long/topic/that/is/worth/an/alias", b"x", nth % 2, nth)
+        got = await device.expect(Publish)
+        assert got.topic == "a/long/topic/that/is/worth/an/alias"
+        assert got.properties is None
+
+
 async def test_a_full_window_holds_back_publish_and_nothing_else(house):
     device = await house.connect(receive_maximum=2)
     await device.subscribe("a", qos=2)
@@ -431,6 +443,17 @@ async def test_a_full_window_holds_back_publish_and_nothing_else(house):
 
 
 # ---- MQTT 5: shared subscriptions ------------------------------------------------------
+
+
+async def test_copies_of_one_message_have_each_the_identifier_of_its_own_subscription(house):
+    device = await house.connect()
+    await device.subscribe("a", identifier=1)
+    await device.subscribe("$share/g/a", identifier=2)
+    await device.subscribe("$share/h/a")
+    await (await house.connect("sender")).published("a")
+    got = await device.several(Publish, 3)
+    found = [each.properties.subscription_identifiers if each.properties else () for each in got]
+    assert sorted(found) == [(), (1,), (2,)]
 
 
 async def test_each_member_of_a_group_gets_its_own_granted_qos(house):

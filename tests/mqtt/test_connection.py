@@ -491,3 +491,15 @@ def test_goodbye_before_connack_is_connack():
     connection = Connection(0)
     connection.receive(encode(Connect("c", 5), 5), 0)
     assert connection.goodbye(0x8D).hex() == "2003008000"  # 0x8D is not a reason of CONNACK
+
+
+@pytest.mark.parametrize("accepted", [False, True])
+def test_whatever_the_reason_goodbye_says_one_that_its_packet_may_carry(accepted):
+    for reason in range(0x80, 0x100):
+        connection = opened(5) if accepted else Connection(0)
+        if not accepted:
+            connection.receive(encode(Connect("c", 5), 5), 0)
+        packet, _ = decode(connection.goodbye(reason, "why"), 5)  # which takes no other reason
+        assert type(packet) is (Disconnect if accepted else Connack)
+        assert packet.reason in (reason, 0x80)
+        assert packet.properties == Properties(reason_string="why")
