@@ -4,7 +4,7 @@ The house has floors, and a floor imports only from the floors below it:
 
     4  app, cli, config, observe, web      the house itself
     3  broker, forward                     motion: the device side, the cloud side
-    2  store, sinks                        hands: each touches one thing in the world
+    2  private, store, sinks               hands: each touches one thing in the world
     1  mqtt, policy                        rules: they decide and touch nothing
     0  errors, message, topic              words: values and their names
 

@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 FLOORS = [
     {"errors", "message", "topic"},
     {"mqtt", "policy"},
+    {"private"},
     {"store", "sinks", "sources"},
     {"broker", "forward"},
     {"config", "observe"},

@@ -1,18 +1,22 @@
 """`edgespool validate`: every mistake with its place, or what the file amounts to.
 
 Nothing is opened: no port, no spool, no far end. What can be known without them
-includes whether the library of each sink is installed.
+includes whether the library of each sink is installed, and what the files say that
+`access` names.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sized
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
 from bridge.config.load import load
+from bridge.config.rights import load_access
 from bridge.config.routes import warnings
+from bridge.config.users import users_warnings
 from bridge.errors import ConfigError
 from bridge.sinks.options import describe
 
@@ -26,6 +30,7 @@ def validate_file(path: Path) -> int:
     """Print `ok` and a summary, or the mistakes on stderr; return the exit code."""
     try:
         config = load(path)
+        users, rules = load_access(config)
         for name, sink in config.sinks.items():
             library, extra = LIBRARIES.get(sink.kind, ("", ""))
             if library and find_spec(library) is None:
@@ -38,12 +43,20 @@ def validate_file(path: Path) -> int:
     print(f"ok: {path}")
     print(f"  gateway   {config.gateway}")
     print(f"  listens   {', '.join(listener.url for listener in config.listeners)}")
+    if users is not None or rules is not None:
+        print(f"  access    {_counted(users, 'user')}, {_counted(rules, 'rule')}")
     print(f"  spool     {config.store.path}")
     for name, sink in config.sinks.items():
         print(f"  sink      {name}: {describe(sink.options)}")
     for name, route in config.routes.items():
         print(f"  route     {name}: {', '.join(route.from_)} -> {route.to}, address {route.address}")
     print(f"  status    {config.web.listen if config.web else 'off'}")
-    for warning in warnings(config):
+    for warning in warnings(config) + (users_warnings(users) if users is not None else []):
         print(f"  warning   {warning}")
     return 0
+
+
+def _counted(things: Sized | None, what: str) -> str:
+    if things is None:
+        return f"no {what}s, so everyone who is let in may do everything" if what == "rule" else f"no {what}s"
+    return f"{len(things)} {what}{'' if len(things) == 1 else 's'}"

@@ -14,15 +14,15 @@ may be received is what may be subscribed to, unless `receive` says otherwise.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field, TypeAdapter
+from pydantic import AfterValidator, Discriminator, Field, Tag
 
 from bridge.config.words import Section
 from bridge.policy.access import Rule as Compiled
 from bridge.policy.access import check_rule_filter
 
-__all__ = ["RULES", "Access", "Rule", "compile_rules"]
+__all__ = ["Access", "Rule", "compile_rules"]
 
 
 def _check_filter(text: str) -> str:
@@ -58,14 +58,29 @@ class Rule(Section):
     deny: Annotated[Deny, Field(default_factory=Deny)]
 
 
-RULES: TypeAdapter[list[Rule]] = TypeAdapter(list[Rule])
+def _kind(value: Any) -> str:
+    """Which of the two is meant, so that a mistake in a rule is not also one in the name of a file."""
+    return "file" if isinstance(value, str | Path) else "list"
+
+
+def _check_file(path: Path) -> Path:
+    if path in (Path(), Path("/")):
+        raise ValueError("must be the name of a file")
+    return path
+
+
+File = Annotated[Path, AfterValidator(_check_file)]
+Rules = Annotated[
+    Annotated[list[Rule], Tag("list")] | Annotated[File, Tag("file")],
+    Discriminator(_kind),
+]
 
 
 class Access(Section):
     """Users and rules. Both files are read again on SIGHUP."""
 
-    users: Annotated[Path | None, Field(description="password file, made by `edgespool passwd`")] = None
-    rules: Annotated[list[Rule] | Path | None, Field(description="a list, or a YAML file with one")] = None
+    users: Annotated[File | None, Field(description="password file, made by `edgespool passwd`")] = None
+    rules: Annotated[Rules | None, Field(description="a list, or a YAML file with one")] = None
     response_topic: Annotated[
         str | None, Field(description="offered as Response Information, such as reply/{client}")
     ] = None

@@ -72,7 +72,7 @@ class Report:
         """
         changed = False
         for error in errors:
-            path = tuple(error["loc"])
+            path = self._plain(tuple(error["loc"]))
             place = self.document.places.get(path)
             if place is None or place.secret is None or error["type"] not in _TYPES:
                 continue
@@ -90,7 +90,7 @@ class Report:
 
     def _explain(self, error: ErrorDetails) -> tuple[Path, str, bool]:
         """Return (path, text, whether the key is meant and not the value) for an error of the model."""
-        kind, loc = error["type"], tuple(error["loc"])
+        kind, loc = error["type"], self._plain(tuple(error["loc"]))
         context = error.get("ctx", {})
         if loc and loc[-1] == "[key]":
             return loc[:-1], str(context.get("error", error["msg"])), True
@@ -113,14 +113,30 @@ class Report:
             raw = place.raw if place is not None and place.secret is None else None
             words = [word.strip("' ") for word in wanted.replace(" or ", ", ").split(",")]
             return path, f"must be {wanted}{did_you_mean(raw, words) if raw else ''}", False
+        if kind == "string_too_short":
+            return path, "must not be empty", False
         if kind in ("greater_than_equal", "less_than_equal"):
             least = kind == "greater_than_equal"
             bound = _with_unit(context["ge" if least else "le"], place)
             return path, f"must be at {'least' if least else 'most'} {bound}", False
         return path, str(error["msg"]).replace("Input should ", "must ", 1), False
 
+    def _plain(self, loc: Path) -> Path:
+        """Without the steps that a union adds to say which of its types is meant: they stand in no file."""
+        path: list[str | int] = []
+        inner = self.document.data
+        for step in loc:
+            if isinstance(step, str) and step != "[key]" and isinstance(inner, list | str | int | float):
+                continue
+            path.append(step)
+            try:
+                inner = inner[step]
+            except (IndexError, KeyError, TypeError):
+                inner = None
+        return tuple(path)
+
     def _known(self, loc: Path) -> Path:
-        """The longest beginning of `loc` that stands in the document: unions add steps of their own."""
+        """The longest beginning of `loc` that stands in the document."""
         path = loc
         while path and path not in self.document.places:
             path = path[:-1]
@@ -210,8 +226,8 @@ def _alternatives(nodes: list[Any], definitions: dict[str, Any]) -> list[dict[st
             continue  # `true`: anything goes there
         if "$ref" in node:
             waiting.append(definitions[node["$ref"].rsplit("/", 1)[-1]])
-        elif "anyOf" in node:
-            waiting += node["anyOf"]
+        elif "anyOf" in node or "oneOf" in node:
+            waiting += [*node.get("anyOf", []), *node.get("oneOf", [])]
         else:
             found.append(node)
     return found

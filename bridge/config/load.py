@@ -20,7 +20,7 @@ from bridge.config.parse import DOCUMENT_BYTES_MAX, Document, parse
 from bridge.config.problem import ConfigProblems, Problem
 from bridge.config.secrets import expand
 
-__all__ = ["load", "loads"]
+__all__ = ["load", "loads", "read_text"]
 
 
 def load(path: Path | str | None, overrides: Mapping[str, Any] | None = None) -> Config:
@@ -31,7 +31,7 @@ def load(path: Path | str | None, overrides: Mapping[str, Any] | None = None) ->
     """
     if path is None:
         return _finish(Document("defaults", [], json.loads(json.dumps(DEFAULT)), {}, []), overrides)
-    config = loads(_read(Path(path)), str(path), overrides)
+    config = loads(read_text(Path(path)), str(path), overrides)
     config.keep_folder(Path(path).parent)
     return config
 
@@ -41,7 +41,8 @@ def loads(text: str, name: str = "<text>", overrides: Mapping[str, Any] | None =
     return _finish(parse(text, name, expand), overrides)
 
 
-def _read(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """The text of a file of the configuration. Raises ConfigProblems."""
     try:
         with path.open("rb") as file:
             content = file.read(DOCUMENT_BYTES_MAX + 1)

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from bridge.policy.spelling import did_you_mean
+from bridge.private import read_private
 
 __all__ = ["MASK", "expand", "has_reference", "mask_line", "mask_url"]
 
@@ -90,14 +91,7 @@ def _look_up(inner: str, environ: Mapping[str, str]) -> str:
 
 
 def _read(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            content = file.read(_BYTES_MAX + 1)
-    except (OSError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise ValueError(f"{path} cannot be read: {why}") from None
-    if len(content) > _BYTES_MAX:
-        raise ValueError(f"{path} is longer than {_BYTES_MAX} bytes")
+    content = read_private(path, _BYTES_MAX)
     try:
         text = content.decode("utf-8")
     except UnicodeDecodeError:

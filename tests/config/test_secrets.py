@@ -31,8 +31,18 @@ def test_references_are_filled_in(text, expanded):
 
 def test_files_and_credentials_lose_their_last_line_break(tmp_path):
     (tmp_path / "password").write_text("s3cret\n")
+    (tmp_path / "password").chmod(0o600)
     assert expand(f"${{file:{tmp_path}/password}}", {}) == "s3cret"
     assert expand("${cred:password}", {"CREDENTIALS_DIRECTORY": str(tmp_path)}) == "s3cret"
+
+
+def test_a_secret_that_everyone_can_read_is_refused(tmp_path):
+    (tmp_path / "password").write_text("s3cret\n")
+    (tmp_path / "password").chmod(0o644)
+    for reference in (f"${{file:{tmp_path}/password}}", "${cred:password}"):
+        with pytest.raises(ValueError, match="chmod 600") as caught:
+            expand(reference, {"CREDENTIALS_DIRECTORY": str(tmp_path)})
+        assert "s3cret" not in str(caught.value)
 
 
 def test_a_file_without_end_is_refused():
