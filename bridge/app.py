@@ -21,8 +21,9 @@ from typing import Final
 
 from bridge import __version__
 from bridge.broker.broker import Broker
-from bridge.broker.door import Door
+from bridge.broker.crowd import allow_descriptors
 from bridge.broker.listener import Listener
+from bridge.config.doors import build_door, build_place
 from bridge.config.model import Config
 from bridge.config.routes import build_routes
 from bridge.errors import ConfigError
@@ -94,15 +95,10 @@ class Gateway:
             room = Room(self.spool.uplink, self.forwarders)
             self.broker = Broker(self.spool, routes, room.make, config.broker_limits)
             stack.push_async_callback(self.broker.stop)
+            allow_descriptors(config.broker_limits.connections_max)
             for model in config.listeners:
-                door = Door(
-                    model.url,
-                    config.limits_of(model),
-                    anonymous=config.anonymous_at(model),
-                    unverified_users=model.unverified_users,
-                    user_from=model.user_from,
-                )
-                listener = Listener(self.broker, door, model.host, model.port)
+                door, place = build_door(config, model), build_place(config, model)
+                listener = Listener(self.broker, door, place)
                 await listener.start()
                 stack.push_async_callback(listener.stop)
                 self.listeners.append(listener)
@@ -179,7 +175,7 @@ class Gateway:
             ready=not reasons,
             reasons=reasons,
             mqtt=MqttStatus(
-                listeners=[listener.address for listener in self.listeners],
+                listeners=[listener.url for listener in self.listeners],
                 connections=len(self.broker.links),
                 sessions=len(self.broker.subscribers),
                 subscriptions=len(self.broker.subscriptions),

@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
+from bridge.broker.crowd import Crowd
 from bridge.broker.delivery import Delivery
 from bridge.broker.inlet import PROPERTIES_BYTES, Inlet
 from bridge.broker.limits import Limits
@@ -66,6 +67,7 @@ class Broker:
     ) -> None:
         self.spool = spool
         self.limits = limits
+        self.crowd = Crowd()
         self.links: set[Link] = set()
         self.subscribers: dict[str, Subscriber] = {}
         self.subscriptions: Subscriptions[Subscriber, Subscription] = Subscriptions()
@@ -160,9 +162,7 @@ class Broker:
     def arrived(self, link: Link) -> None:
         """A socket was opened."""
         self.links.add(link)
-        if len(self.links) > self.limits.connections_max or self._stopping:
-            if self.may_log():
-                log.warning("connection refused peer=%s connections=%d", link.peer, len(self.links) - 1)
+        if self._stopping:
             link.close()
 
     def left(self, link: Link) -> None:

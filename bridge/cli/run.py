@@ -37,9 +37,7 @@ def run_gateway(
     from bridge import app  # brings the store, the broker and every sink
 
     def started(gateway: Gateway) -> None:
-        print(
-            _banner(config, [listener.address for listener in gateway.listeners]), file=sys.stderr, flush=True
-        )
+        print(_banner(config, [listener.url for listener in gateway.listeners]), file=sys.stderr, flush=True)
 
     try:
         return app.run(config, started)
@@ -92,7 +90,7 @@ def _banner(config: Config, listeners: list[str]) -> str:
     from bridge.sinks.options import describe
 
     lines = [f"edgespool is ready: gateway {config.gateway}"]
-    lines += [f"  devices  mqtt://{address}" for address in listeners]
+    lines += [f"  devices  {url}" for url in listeners]
     lines.append(f"  spool    {config.store.path}")
     for name, route in config.routes.items():
         sink = config.sinks[route.to]

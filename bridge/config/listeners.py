@@ -25,7 +25,8 @@ from bridge.config.words import HostPort, Section, is_loopback, split_host_port
 
 __all__ = ["KINDS", "Listener", "check_listeners"]
 
-KINDS: Final = ("mqtt", "mqtts", "ws", "wss", "unix")
+Kind = Literal["mqtt", "mqtts", "ws", "wss", "unix"]
+KINDS: Final[tuple[Kind, ...]] = ("mqtt", "mqtts", "ws", "wss", "unix")
 _TLS_KEYS: Final[tuple[str, ...]] = (
     "certificate",
     "key",
@@ -78,8 +79,8 @@ class Listener(Section):
     limits: Annotated[DeviceLimits, Field(default_factory=DeviceLimits)]
 
     @property
-    def kind(self) -> str:
-        """`mqtt`, `mqtts`, `ws`, `wss` or `unix`."""
+    def kind(self) -> Kind:
+        """What devices speak here."""
         return next(kind for kind in KINDS if getattr(self, kind) is not None)
 
     @property

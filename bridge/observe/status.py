@@ -18,7 +18,7 @@ __all__ = ["MqttStatus", "RouteStatus", "SinkStatus", "Status", "StoreStatus"]
 class MqttStatus(msgspec.Struct, frozen=True):
     """The device side."""
 
-    listeners: list[str]  # "127.0.0.1:1883"
+    listeners: list[str]  # "mqtt://127.0.0.1:1883"
     connections: int
     sessions: int
     subscriptions: int

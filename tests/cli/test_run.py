@@ -31,7 +31,7 @@ def test_given_flags_when_run_then_each_overrides_its_part_and_the_banner_says_s
     assert f"default: # -> local (zeromq bind {gateway.endpoint})" in banner
     assert f"http://127.0.0.1:{gateway.web}" in banner
     status = gateway.status()
-    assert status["mqtt"]["listeners"] == [f"127.0.0.1:{gateway.mqtt}"]
+    assert status["mqtt"]["listeners"] == [f"mqtt://127.0.0.1:{gateway.mqtt}"]
     assert status["store"]["path"] == f"{tmp_path}/state"
     assert psutil.Process(gateway.process.pid).memory_info().rss <= RSS_MAX
 

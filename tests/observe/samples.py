@@ -3,7 +3,7 @@
 from bridge.observe.status import MqttStatus, RouteStatus, SinkStatus, Status, StoreStatus
 
 MQTT = MqttStatus(
-    listeners=["127.0.0.1:1883"],
+    listeners=["mqtt://127.0.0.1:1883"],
     connections=3,
     sessions=4,
     subscriptions=5,

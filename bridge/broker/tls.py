@@ -1,0 +1,217 @@
+"""TLS of one listener: files → a context, and a client's certificate → the name of a user.
+
+A context is built whole or not at all: a file that is missing, empty or of the wrong
+kind refuses the start, and at a reload the context of before stays in force. What a
+context was built from is never looked at again, so a reload makes a new one.
+
+    certificate, key    who we are; every byte that the key signs is worth its secrecy
+    client_ca           whose certificates we believe: what stands in it, nothing else
+    crl                 which of those no longer; then one that covers nobody lets in nobody
+
+Only TLS 1.2 and 1.3, only ciphers with forward secrecy and authentication; no
+compression, no renegotiation. With client certificates there is no resumption by
+tickets: a ticket would outlive the check of the certificate that it stands for.
+
+The name is taken within the handshake, so a certificate that says it in no way we
+trust is refused like one that is expired, and no connection comes of it.
+"""
+
+from __future__ import annotations
+
+import asyncio.sslproto
+import re
+import ssl
+import unicodedata
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import msgspec
+
+from bridge.errors import ConfigError
+
+__all__ = ["HANDSHAKE_WAIT_S", "SHUTDOWN_WAIT_S", "TlsFiles", "build_context", "user_of"]
+
+HANDSHAKE_WAIT_S: Final = 5.0
+SHUTDOWN_WAIT_S: Final = 2.0  # what a device gets to answer our goodbye
+_FILE_BYTES_MAX: Final = 64 * 1024 * 1024  # the lists of a large authority have megabytes
+_CIPHERS: Final = "ECDHE+AESGCM:ECDHE+CHACHA20"  # of TLS 1.2; those of 1.3 are all good
+_LABEL: Final = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----")
+_CERTIFICATE: Final = re.compile(
+    rb"-----BEGIN (TRUSTED |X509 |)CERTIFICATE-----[\s\S]*?-----END \1CERTIFICATE-----"
+)
+_USER_CHARS_MAX: Final = 256
+# Control and format characters forge log lines and look like other names; the rest is no text.
+_UNSEEN: Final = ("Cc", "Cf", "Cs", "Cn", "Zl", "Zp")
+
+# asyncio gives every TLS connection a buffer of 256 KiB and fills it with zeros. A record
+# holds at most 16 KiB, and it is read record by record anyway.
+asyncio.sslproto.SSLProtocol.max_size = 16 * 1024
+
+UserFrom = Literal["cn", "san", "password"]
+
+
+class TlsFiles(msgspec.Struct, frozen=True):
+    """What a context is built from: PEM files. Without `client_ca` nobody is asked for a certificate."""
+
+    certificate: Path
+    key: Path
+    client_ca: Path | None = None
+    client_certificate: Literal["required", "optional"] = "required"
+    crl: Path | None = None
+    user_from: UserFrom = "cn"
+    tls_min: Literal["1.2", "1.3"] = "1.2"
+
+
+def build_context(files: TlsFiles) -> ssl.SSLContext:
+    """Read the files as they are now. Raises ConfigError that names the file and says what to do."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3 if files.tls_min == "1.3" else ssl.TLSVersion.TLSv1_2
+    context.set_ciphers(_CIPHERS)
+    context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
+    context.num_tickets = 1
+    _load_own(context, files)
+    if files.client_ca is not None:
+        _load_clients(context, files, files.client_ca)
+    return context
+
+
+def _load_own(context: ssl.SSLContext, files: TlsFiles) -> None:
+    _labels(files.certificate, b"CERTIFICATE", "the certificate of this gateway, and its chain behind it")
+    _labels(files.key, b"PRIVATE KEY", "the private key of the certificate")
+
+    def no_passphrase() -> str:
+        # Without this, OpenSSL would ask the terminal and wait for ever.
+        raise ConfigError(
+            f"{files.key} is encrypted and nobody is there to type its passphrase; "
+            f"write it without one: openssl pkey -in {files.key} -out FILE, and chmod 600 FILE"
+        )
+
+    try:
+        context.load_cert_chain(files.certificate, files.key, no_passphrase)
+    except ssl.SSLError as error:
+        why = _reason(error)
+        if error.reason == "KEY_VALUES_MISMATCH":
+            raise ConfigError(
+                f"{files.key} is not the key of {files.certificate}; give the two that were made together"
+            ) from None
+        raise ConfigError(f"{files.certificate} with {files.key} cannot be used: {why}") from None
+
+
+def _load_clients(context: ssl.SSLContext, files: TlsFiles, client_ca: Path) -> None:
+    what = "the certificates of the authorities that sign your devices'"
+    labels = _labels(client_ca, b"CERTIFICATE", what)
+    if b"X509 CRL" in labels:
+        raise ConfigError(
+            f"{client_ca} holds a revocation list, which would not be used there; name it in 'crl'"
+        )
+    blocks = b"\n".join(found[0] for found in _CERTIFICATE.finditer(_read(client_ca)))
+    try:
+        context.load_verify_locations(cadata=blocks.decode("ascii"))
+    except (ssl.SSLError, ValueError) as error:
+        raise ConfigError(
+            f"{client_ca} cannot be read as PEM: {_reason(error)}; it has to hold {what}"
+        ) from None
+    if not context.cert_store_stats()["x509_ca"]:
+        raise ConfigError(f"{client_ca} holds no certificate of an authority; it has to hold {what}")
+    context.verify_mode = ssl.CERT_REQUIRED if files.client_certificate == "required" else ssl.CERT_OPTIONAL
+    # What stands in the file is trusted, an intermediate authority without its root too.
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    context.options |= ssl.OP_NO_TICKET
+    context.num_tickets = 0
+    context.sslobject_class = _naming(files.user_from)
+    if files.crl is None:
+        return
+    what = "the revocation lists of those authorities"
+    labels = _labels(files.crl, b"X509 CRL", what)
+    if strays := labels - {b"X509 CRL"}:
+        # A certificate in it would be believed, as if it stood in client_ca.
+        stray = sorted(strays)[0].decode("ascii")
+        raise ConfigError(f"{files.crl} holds a {stray} too; it has to hold {what}, and nothing else")
+    try:
+        context.load_verify_locations(cafile=str(files.crl))
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"{files.crl} cannot be read as PEM: {_reason(error)}; it has to hold {what}"
+        ) from None
+    if not context.cert_store_stats()["crl"]:
+        raise ConfigError(f"{files.crl} holds no revocation list; it has to hold {what}")
+    context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
+
+
+def _labels(path: Path, wanted: bytes, what: str) -> set[bytes]:
+    """The kinds of PEM blocks in a file, one of which is wanted."""
+    content = _read(path)
+    if not content.strip():
+        raise ConfigError(f"{path} is empty; it has to hold {what}, in PEM")
+    labels = set(_LABEL.findall(content))
+    if not any(label.endswith(wanted) for label in labels):
+        other = ", ".join(sorted(label.decode("ascii") for label in labels))
+        found = f"only {other}" if other else "no PEM block ('-----BEGIN …-----')"
+        raise ConfigError(f"{path} holds {found}; it has to hold {what}, in PEM")
+    return labels
+
+
+def _read(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            content = file.read(_FILE_BYTES_MAX + 1)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
+    if len(content) > _FILE_BYTES_MAX:
+        raise ConfigError(f"{path} is longer than {_FILE_BYTES_MAX} bytes")
+    return content
+
+
+def _reason(error: Exception) -> str:
+    reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or str(error)
+    return str(reason).replace("_", " ").lower()
+
+
+# ---- the name in a client's certificate ---------------------------------------------------
+
+
+def user_of(certificate: dict[str, Any], user_from: Literal["cn", "san"]) -> str:
+    """The user that a verified certificate names, as `ssl` describes certificates.
+
+    Raises ValueError when it names none, two, or one that is not plain text: with two
+    names it would depend on the reader who it is.
+    """
+    if user_from == "cn":
+        where = "common name"
+        names = [
+            value for part in certificate.get("subject", ()) for key, value in part if key == "commonName"
+        ]
+    else:
+        where = "alternative name (DNS, email or URI)"
+        names = [
+            value for key, value in certificate.get("subjectAltName", ()) if key in ("DNS", "email", "URI")
+        ]
+    if len(names) != 1:
+        raise ValueError(f"{len(names)} times a {where}, which has to stand there once")
+    name: str = names[0]
+    if not name or name != name.strip() or len(name) > _USER_CHARS_MAX:
+        raise ValueError(f"a {where} that is empty, begins or ends with a space, or is too long")
+    if any(unicodedata.category(character) in _UNSEEN for character in name):
+        raise ValueError(f"a {where} with characters that cannot be seen")
+    return name
+
+
+def _naming(user_from: UserFrom) -> type[ssl.SSLObject]:
+    """A class of TLS connections whose `getpeercert` says `{"user": name}`, or refuses the handshake.
+
+    The event loop asks for the certificate at the end of the handshake and keeps the
+    answer with the transport. An error of class SSLError ends the handshake.
+    """
+
+    class Naming(ssl.SSLObject):
+        def getpeercert(self, binary_form: bool = False) -> Any:
+            try:
+                certificate: Any = super().getpeercert(binary_form)
+                if binary_form or not certificate or user_from == "password":
+                    return certificate
+                return {"user": user_of(certificate, user_from)}
+            except ValueError as error:  # not UTF-8 is one, too
+                why = "not UTF-8" if isinstance(error, UnicodeError) else str(error)
+                raise ssl.SSLError(f"the certificate has {why}") from None
+
+    return Naming
