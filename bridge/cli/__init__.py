@@ -118,3 +118,16 @@ def status(
     from bridge.cli.status import show_status
 
     raise typer.Exit(show_status(web, as_json))
+
+
+@app.command()
+def passwd(
+    file: Annotated[Path, typer.Argument(help="The password file; it is made where there is none.")],
+    user: Annotated[str, typer.Argument(help="The user to add, or to give another password.")],
+    delete: Annotated[bool, typer.Option("--delete", help="Remove the user instead.")] = False,
+    stdin: Annotated[bool, typer.Option("--stdin", help="Read the password from stdin; do not ask.")] = False,
+) -> None:
+    """Add a user to a password file, or change or remove one."""
+    from bridge.cli.passwd import change_password
+
+    raise typer.Exit(change_password(file, user, delete=delete, stdin=stdin))

@@ -25,10 +25,10 @@ def read_users(path: Path) -> dict[str, Password]:
     return parse_users(path, decode_users(path))
 
 
-def decode_users(path: Path) -> str:
-    """The text of a password file. Raises ConfigProblems."""
+def decode_users(path: Path, *, private: bool = True) -> str:
+    """The text of a password file, whoever else can read it unless `private`. Raises ConfigProblems."""
     try:
-        content = read_private(path, USERS_BYTES_MAX)
+        content = read_private(path, USERS_BYTES_MAX) if private else path.read_bytes()
     except ValueError as wrong:
         raise ConfigProblems([Problem(str(path), 0, 0, "", str(wrong).removeprefix(f"{path} "))]) from None
     try:

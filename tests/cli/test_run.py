@@ -16,7 +16,7 @@ def test_the_version():
     assert edgespool("--version").stdout == f"edgespool {__version__}\n"
 
 
-@pytest.mark.parametrize("command", ["run", "tail", "validate", "status"])
+@pytest.mark.parametrize("command", ["run", "tail", "validate", "status", "passwd"])
 def test_help_is_plain_text(command):
     told = edgespool(command, "--help")
     assert told.returncode == 0
