@@ -74,3 +74,9 @@ CLIENT: Final = "binds the client"
 def bad(*inputs: str) -> list[str]:
     """Rows of HOSTILE in vectors.py: each ends the connection, with its reason where there is one."""
     return [f"{CONNECTION}test_hostile_input_ends_an_open_connection[{each}]" for each in inputs]
+
+
+def closed(*inputs: str) -> list[str]:
+    """Rows of CLOSED in hostile.py: each closes a socket at once and says why. No names: all of them."""
+    test = f"{HOSTILE}test_what_must_close_is_closed_at_once_with_its_reason"
+    return [f"{test}[{each}]" for each in inputs] or [test]
