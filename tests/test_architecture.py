@@ -22,7 +22,7 @@ FLOORS = [
     {"store", "sinks", "sources"},
     {"broker", "forward"},
     {"config", "observe"},
-    {"web"},
+    {"web", "migrate"},
     {"app"},
     {"cli"},
 ]

@@ -131,3 +131,53 @@ def passwd(
     from bridge.cli.passwd import change_password
 
     raise typer.Exit(change_password(file, user, delete=delete, stdin=stdin))
+
+
+imports = typer.Typer(
+    name="import", help="Take over the configuration of another broker.", no_args_is_help=True
+)
+app.add_typer(imports)
+
+
+@imports.callback()
+def _imports() -> None:
+    pass
+
+
+@imports.command("mosquitto")
+def import_mosquitto(
+    conf: Annotated[Path, typer.Argument(metavar="FILE", help="The mosquitto.conf.")],
+    directory: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Mosquitto's working directory, where relative paths start; default: this one.",
+            show_default=False,
+        ),
+    ] = None,
+    port: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=65_535,
+            metavar="PORT",
+            help="As mosquitto -p, if FILE names no listener.",
+            show_default=False,
+        ),
+    ] = None,
+    version: Annotated[
+        str | None,
+        typer.Option(
+            "--as",
+            metavar="2.0|2.1",
+            help="Whose defaults; default: what the settings tell.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Print a mosquitto.conf as YAML, and what of it has no equivalent."""
+    from bridge.cli.imports import print_import
+
+    if version not in (None, "2.0", "2.1"):
+        raise typer.BadParameter("must be 2.0 or 2.1", param_hint="--as")
+    raise typer.Exit(print_import(conf, directory=directory, port=port, version=version))

@@ -20,7 +20,7 @@ __all__ = ["DeviceLimits", "HouseLimits", "resolve_limits"]
 class DeviceLimits(Section):
     """What one device may cost, and what it is granted; also for one listener."""
 
-    packet_bytes: Annotated[Size, Field(ge=1024, le=268_435_460)] | None = None
+    packet_bytes: Annotated[Size, Field(ge=20, le=268_435_460)] | None = None
     connect_bytes: Annotated[Size, Field(ge=64, le=268_435_460)] | None = None
     connect_wait: Annotated[Duration, Field(ge=0.1, le=3600)] | None = None
     connections: Annotated[int, Field(ge=1)] | None = None
