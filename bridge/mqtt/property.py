@@ -151,11 +151,22 @@ _DECODE: Final = {
     }
     for packet in P
 }
+# Any order is as good to the specification. Where a client was only ever tried with Mosquitto this is the
+# one it knows; what is not named here stands between, in the order of the table.
+_FIRST: Final = {P.CONNACK: (0x13, 0x22, 0x12, 0x15, 0x16)}
+_LAST: Final = {P.CONNACK: (0x25, 0x27, 0x21, 0x24)}
+
+
+def _in_order(packet: P) -> list[int]:
+    first, last = _FIRST.get(packet, ()), _LAST.get(packet, ())
+    return [*first, *(number for number in TABLE if number not in first + last), *last]
+
+
 _ENCODE: Final = {
     packet: [
-        (bytes((number,)), row.field, _WRITE[row.kind], number in _MANY)
-        for number, row in TABLE.items()
-        if packet in row.packets
+        (bytes((number,)), TABLE[number].field, _WRITE[TABLE[number].kind], number in _MANY)
+        for number in _in_order(packet)
+        if packet in TABLE[number].packets
     ]
     for packet in P
 }
