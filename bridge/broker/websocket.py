@@ -52,7 +52,16 @@ _SILENT.setLevel(logging.CRITICAL)
 class WebSocket(asyncio.Protocol):
     """One connection; to its Link a transport."""
 
-    __slots__ = ("_closing", "_link", "_origins", "_path", "_protocol", "_request_bytes", "_transport")
+    __slots__ = (
+        "_closing",
+        "_link",
+        "_origins",
+        "_path",
+        "_protocol",
+        "_request_bytes",
+        "_tail",
+        "_transport",
+    )
 
     def __init__(self, link: Link, path: str | None, origins: Collection[str]) -> None:
         self._link = link
@@ -62,6 +71,7 @@ class WebSocket(asyncio.Protocol):
             subprotocols=_SUBPROTOCOLS, max_size=link.limits.connect_bytes_max, logger=_SILENT
         )
         self._request_bytes = 0
+        self._tail = b""
         self._closing = False
 
     # ---- towards the network -------------------------------------------------------
@@ -85,6 +95,12 @@ class WebSocket(asyncio.Protocol):
 
     def _upgrade(self, data: bytes) -> None:
         protocol = self._protocol
+        # The library would read frames behind the request at once, and answer a ping
+        # before the upgrade: it gets them when it has said yes.
+        tail, self._tail = self._tail, (self._tail + data)[-3:]
+        at = (tail + data).find(b"\r\n\r\n")
+        size = at + 4 - len(tail) if at >= 0 else len(data)
+        data, early = data[:size], data[size:]
         self._request_bytes += len(data)
         protocol.receive_data(data)
         events = protocol.events_received()
@@ -103,7 +119,10 @@ class WebSocket(asyncio.Protocol):
             self._refuse(response, why)
             return
         protocol.send_response(response)
-        self._take()  # a client that does not wait for the answer has sent more
+        self._tail = b""
+        self._flush()
+        if early:
+            self.data_received(early)
 
     def _objection(self, request: Request) -> tuple[int, str] | None:
         """Why this request gets no WebSocket here, besides what the library finds wrong with it."""
@@ -145,9 +164,9 @@ class WebSocket(asyncio.Protocol):
                 chunks.append(frame.data)
         if data := chunks[0] if len(chunks) == 1 else b"".join(chunks):
             link.data_received(bytes(data))
-        if stray and not self._closing:
-            protocol.fail(CloseCode.UNSUPPORTED_DATA, "MQTT is binary")
-        if protocol.parser_exc is not None or stray:
+        if (protocol.parser_exc is not None or stray) and not self._closing:
+            if stray:
+                protocol.fail(CloseCode.UNSUPPORTED_DATA, "MQTT is binary")
             link.broker.malformed += 1
             if link.broker.may_log():
                 why = "a text frame" if stray else str(protocol.parser_exc)
