@@ -11,11 +11,12 @@ from typing import Annotated, Final
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, WithJsonSchema
 
+from bridge.policy.loopback import is_loopback
+
 __all__ = ["HostPort", "Name", "Section", "is_loopback", "split_host_port"]
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
 _HOST_PORT: Final = re.compile(r"(\[[0-9A-Fa-f:.%a-z]+\]|[^\s:/\[\]]+):([0-9]{1,5})\Z")
-_LOOPBACK: Final = re.compile(r"localhost\Z|127(\.[0-9]{1,3}){3}\Z|::1\Z")
 
 
 def split_host_port(text: str) -> tuple[str, int]:
@@ -27,11 +28,6 @@ def split_host_port(text: str) -> tuple[str, int]:
     if port > 65_535:
         raise ValueError(f"{port} is not a port; the highest is 65535")
     return found[1].strip("[]"), port
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach it."""
-    return _LOOPBACK.match(host) is not None
 
 
 def _check_name(name: str) -> str:
