@@ -157,6 +157,13 @@ class Gateway:
             found: dict[str, Any] = json.load(answer)
             return found
 
+    def rss_most(self) -> int:
+        """The most bytes it ever had in memory: what is set aside for a moment counts too."""
+        for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+        raise AssertionError("the kernel does not say")
+
     def output(self) -> str:
         """Everything it has written to stderr, over all of its lives."""
         return self.log.read_text()

@@ -90,11 +90,33 @@ def tail(
         int | None, typer.Option(min=1, metavar="N", help="Leave after N messages.", show_default=False)
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+    server_key: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="CURVE: the public key of the gateway.", show_default=False),
+    ] = None,
+    secret_key: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="CURVE: our own secret key.", show_default=False),
+    ] = None,
 ) -> None:
     """Take messages from the gateway, print them and acknowledge them: a stand-in for the cloud."""
     from bridge.cli.tail import print_messages
 
-    raise typer.Exit(print_messages(endpoint, count, as_json))
+    if (server_key is None) != (secret_key is None):
+        raise typer.BadParameter("--server-key and --secret-key come together")
+    raise typer.Exit(print_messages(endpoint, count, as_json, server_key, secret_key))
+
+
+@app.command()
+def keygen(
+    file: Annotated[
+        Path, typer.Argument(help="Where the secret key goes; the public one goes beside it, as FILE.pub.")
+    ],
+) -> None:
+    """Make a pair of keys for ZeroMQ with CURVE, and print the public one."""
+    from bridge.cli.keygen import make_keys
+
+    raise typer.Exit(make_keys(file))
 
 
 @app.command()

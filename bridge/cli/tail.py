@@ -17,14 +17,17 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import Final
 
 import zmq
 
 from bridge.cli.lines import for_people, for_programs
-from bridge.errors import SinkUnavailable
+from bridge.errors import ConfigError, SinkUnavailable
 from bridge.observe.escape import printable
+from bridge.sinks.curve import Client
+from bridge.sinks.keys import read_key_pair, read_public_key
 from bridge.sinks.receiver import Batch, Receiver
 
 __all__ = ["print_messages"]
@@ -71,11 +74,23 @@ class _Signals:
             raise _Leave
 
 
-def print_messages(endpoint: str, count: int | None, as_json: bool) -> int:
-    """Print and acknowledge `count` messages, or for ever; return the exit code."""
+def print_messages(
+    endpoint: str,
+    count: int | None,
+    as_json: bool,
+    server_key: Path | None = None,
+    secret_key: Path | None = None,
+) -> int:
+    """Print and acknowledge `count` messages, or for ever; return the exit code.
+
+    The keys come together or not at all.
+    """
     signals = _Signals()
     try:
-        _Tail(endpoint, count, as_json, signals).run()
+        curve = None
+        if server_key is not None and secret_key is not None:
+            curve = Client(read_key_pair(secret_key), read_public_key(server_key))
+        _Tail(endpoint, count, as_json, signals, curve).run()
     except _Leave:
         _abandon_stdout()
         return 0 if count is None else 1
@@ -83,6 +98,9 @@ def print_messages(endpoint: str, count: int | None, as_json: bool) -> int:
         # Whoever read us has seen enough; what it did not read is not acknowledged.
         _abandon_stdout()
         return 0
+    except ConfigError as error:
+        print(f"edgespool: {printable(str(error))}", file=sys.stderr)
+        return ConfigError.EXIT_CODE
     except (SinkUnavailable, zmq.ZMQError) as error:
         print(f"edgespool: {printable(endpoint)}: {printable(str(error))}", file=sys.stderr)
         return 1
@@ -97,8 +115,11 @@ def _abandon_stdout() -> None:
 
 
 class _Tail:
-    def __init__(self, endpoint: str, count: int | None, as_json: bool, signals: _Signals) -> None:
+    def __init__(
+        self, endpoint: str, count: int | None, as_json: bool, signals: _Signals, curve: Client | None
+    ) -> None:
         self._signals = signals
+        self._curve = curve
         self._endpoint = endpoint
         self._left = count
         self._as_json = as_json
@@ -108,7 +129,8 @@ class _Tail:
         """Return when `count` messages are acknowledged."""
         window = 1 if self._left is not None and self._left <= ONE_BY_ONE_MAX else WINDOW
         while self._left is None or self._left > 0:
-            with Receiver(self._endpoint, window=window, name=f"edgespool tail {os.getpid()}") as receiver:
+            name = f"edgespool tail {os.getpid()}"
+            with Receiver(self._endpoint, window=window, name=name, curve=self._curve) as receiver:
                 self._take(receiver)
             window = 1
 
@@ -143,5 +165,7 @@ class _Tail:
         where = printable(self._endpoint)
         if receiver.role == "standby":
             print(f"edgespool: another receiver is active at {where}; standing by", file=sys.stderr)
+        elif receiver.trouble:
+            print(f"edgespool: {where}: {receiver.trouble}", file=sys.stderr)
         elif not receiver.role:
             print(f"edgespool: nobody at {where} yet; waiting (--endpoint names another)", file=sys.stderr)

@@ -3,6 +3,7 @@
     sinks:
       cloud: {amqp: {url: "${cred:amqp_url}", exchange: plant}}
       lab:   {zeromq: {connect: tcp://10.0.0.5:5556}}
+      hall:  {zeromq: {bind: "tcp://*:5556", curve: {secret_key: /etc/edgespool/hall.key, clients: …}}}
 
 Nothing here imports the library of a sink: a configuration is checked, and its
 schema printed, on a machine that has none of them.
@@ -14,14 +15,16 @@ from pathlib import Path
 from typing import Annotated, Final, Literal
 from urllib.parse import SplitResult, urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
+from bridge.policy.loopback import is_loopback
 from bridge.policy.units import Duration
 
 __all__ = [
     "OPTIONS",
     "AmqpOptions",
     "Binding",
+    "CurveOptions",
     "Declaration",
     "Exchange",
     "MemoryOptions",
@@ -140,11 +143,42 @@ class AmqpOptions(_Options):
         return self
 
 
+def _absolute(path: Path) -> Path:
+    try:
+        path = path.expanduser()
+    except RuntimeError as error:
+        raise ValueError(str(error)) from None
+    if not path.is_absolute():
+        raise ValueError(
+            f"'{path}' is relative; a service starts in another folder than you do, so begin it with /"
+        )
+    return path
+
+
+# Always files: a key as text may begin with # or hold ${, which YAML and shells read in ways of their own.
+KeyFile = Annotated[Path, AfterValidator(_absolute)]
+
+
+class CurveOptions(_Options):
+    """Encryption, and keys for both ends; `edgespool keygen FILE` makes them."""
+
+    secret_key: Annotated[KeyFile, Field(description="the file with our own secret key")]
+    server_key: Annotated[
+        KeyFile | None, Field(description="for connect: the file with the receiver's public key")
+    ] = None
+    clients: Annotated[
+        KeyFile | None,
+        Field(description="for bind: whose public keys are let in; a file, one a line, or a folder of *.pub"),
+    ] = None
+
+
 class ZeromqOptions(_Options):
     """The acknowledged ZeroMQ protocol: receivers call us (`bind`), or we call one (`connect`)."""
 
     bind: str | None = None
     connect: str | None = None
+    curve: CurveOptions | None = None
+    anonymous: Annotated[bool, Field(description="let every receiver in that can reach `bind`")] = False
     window: Annotated[int, Field(ge=1, le=1_000_000)] = ZEROMQ_WINDOW
     open_timeout: Patience = 15.0
     confirm_timeout: Patience = 30.0
@@ -167,6 +201,33 @@ class ZeromqOptions(_Options):
     def _exactly_one(self) -> ZeromqOptions:
         if (self.bind is None) == (self.connect is None):
             raise ValueError("write exactly one of 'bind' (receivers call us) and 'connect' (we call one)")
+        return self
+
+    @model_validator(mode="after")
+    def _keys_of_this_end(self) -> ZeromqOptions:
+        if self.curve is None:
+            return self
+        if self.bind is not None and (self.curve.clients is None or self.curve.server_key is not None):
+            raise ValueError(
+                "with 'bind', curve is {secret_key: FILE, clients: FILE}: the keys of those let in"
+            )
+        if self.connect is not None and (self.curve.server_key is None or self.curve.clients is not None):
+            raise ValueError(
+                "with 'connect', curve is {secret_key: FILE, server_key: FILE}: the key of that end"
+            )
+        if self.anonymous:
+            raise ValueError("'anonymous' lets everyone in and 'curve' does not; write one of them")
+        return self
+
+    @model_validator(mode="after")
+    def _guarded(self) -> ZeromqOptions:
+        if self.anonymous and self.connect is not None:
+            raise ValueError("'anonymous' is for 'bind'; whom we call, we know")
+        if self.bind is not None and not (self.curve or self.anonymous or _is_local(self.bind)):
+            raise ValueError(
+                f"{self.bind} can be reached from outside; write curve: {{secret_key: FILE, clients: FILE}} "
+                "('edgespool keygen FILE' makes a key), or anonymous: true if all who can may take messages"
+            )
         return self
 
     @property
@@ -197,9 +258,15 @@ def describe(options: SinkOptions) -> str:
         case AmqpOptions():
             return _describe_amqp(options)
         case ZeromqOptions():
-            return f"zeromq {'bind' if options.bind else 'connect'} {options.endpoint}"
+            keys = " with curve" if options.curve else ""
+            return f"zeromq {'bind' if options.bind else 'connect'} {options.endpoint}{keys}"
         case MemoryOptions():
             return "memory"
+
+
+def _is_local(endpoint: str) -> bool:
+    transport, _, place = endpoint.partition("://")
+    return transport == "ipc" or is_loopback(place.rpartition(":")[0].strip("[]"))
 
 
 def _describe_amqp(options: AmqpOptions) -> str:

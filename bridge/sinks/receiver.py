@@ -6,8 +6,11 @@
                 print(message.topic, message.payload)
 
 A batch is acknowledged when the loop comes back for the next one, so a body that
-raises leaves its batch to be sent again. The wire is on one page:
-deploy/receivers/PROTOCOL.md.
+raises leaves its batch to be sent again. With CURVE:
+
+    Receiver("tcp://gateway:5556", curve=Client(read_key_pair(ours), read_public_key(theirs)))
+
+The wire is on one page: deploy/receivers/PROTOCOL.md.
 """
 
 from __future__ import annotations
@@ -19,14 +22,17 @@ from typing import Any, Final
 
 import msgspec
 import zmq
+from zmq.utils.monitor import recv_monitor_message
 
 from bridge.errors import SinkUnavailable
+from bridge.sinks.curve import CALL_FAILED, HANDSHAKE_MS, Curve, Gate, Server, why_failed
 
 __all__ = ["Batch", "Received", "Receiver"]
 
 _HEARTBEAT_MS: Final = 2_000
 _HEARTBEAT_TIMEOUT_MS: Final = 6_000
 _LINGER_MS: Final = 1_000
+_GATE_S: Final = 5.0
 _metadata = msgspec.json.Decoder(list[dict[str, Any]])
 
 
@@ -75,14 +81,28 @@ class Receiver:
     """One endpoint where batches arrive; `bind` when gateways call us.
 
     `role` is "" before a gateway has answered, then "active" or "standby";
-    `gateway` is the name of the one that asked last.
+    `gateway` is the name of the one that asked last; `trouble` is why the last call broke off.
+    With `bind`, `curve` is a Server, and strangers wait at its gate while nobody is in `receive`.
     """
 
-    def __init__(self, endpoint: str, *, bind: bool = False, window: int = 10_000, name: str = "") -> None:
+    def __init__(
+        self,
+        endpoint: str,
+        *,
+        bind: bool = False,
+        window: int = 10_000,
+        name: str = "",
+        curve: Curve | None = None,
+    ) -> None:
         self.endpoint = endpoint
         self.role = ""
         self.gateway = ""
+        self.trouble = ""
         self._is_router = bind
+        self._curve = curve
+        self._gate: Gate | None = None
+        self._monitor: zmq.Socket[bytes] | None = None
+        self._poller = zmq.Poller()
         self._hello = msgspec.json.encode({"version": 1, "window": window, "name": name})
         self._gateways: set[bytes] = set()
         self._socket: zmq.Socket[bytes] | None = None
@@ -107,21 +127,41 @@ class Receiver:
     def open(self) -> None:
         """Bind or connect; the gateway may come later."""
         kind = zmq.ROUTER if self._is_router else zmq.DEALER
-        socket: zmq.Socket[bytes] = zmq.Context.instance().socket(kind)
+        context = zmq.Context.instance() if self._curve is None else self._curve.context
+        socket: zmq.Socket[bytes] = context.socket(kind)
         socket.setsockopt(zmq.HEARTBEAT_IVL, _HEARTBEAT_MS)
         socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, _HEARTBEAT_TIMEOUT_MS)
         socket.setsockopt(zmq.HEARTBEAT_TTL, _HEARTBEAT_TIMEOUT_MS)
         # The gateway's window bounds what arrives; at a mark of ZeroMQ's a large batch would be cut short.
         socket.rcvhwm = 0
+        socket.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
+        if self._curve is not None:
+            self._curve.secure(socket)
+        self._poller = zmq.Poller()
+        self._poller.register(socket, zmq.POLLIN)
         if self._is_router:
+            if isinstance(self._curve, Server):
+                self._open_gate(self._curve)
             socket.bind(self.endpoint)
         else:
             # A probe goes out on every new connection, but only from a socket that keeps nothing for
             # the next one: that is what IMMEDIATE does.
             socket.setsockopt(zmq.PROBE_ROUTER, 1)
             socket.setsockopt(zmq.IMMEDIATE, 1)
+            self._monitor = socket.get_monitor_socket(CALL_FAILED)
+            self._poller.register(self._monitor, zmq.POLLIN)
             socket.connect(self.endpoint)
         self._socket = socket
+
+    def _open_gate(self, server: Server) -> None:
+        gate = Gate(server, lambda _key, _address: None)
+        deadline = time.monotonic() + _GATE_S
+        while not gate.open():
+            if time.monotonic() > deadline:
+                raise SinkUnavailable(f"{self.endpoint}: the gate of an earlier receiver is still there")
+            time.sleep(0.005)
+        self._poller.register(gate.socket, zmq.POLLIN)
+        self._gate = gate
 
     def close(self, *, bye: bool = True) -> None:
         """Leave, with a word to the gateway unless a test plays dead. Safe twice."""
@@ -130,6 +170,13 @@ class Receiver:
         if bye:
             for gateway in self._gateways:
                 self._say([gateway] if self._is_router else [], b"BYE")
+        if self._gate is not None:
+            self._gate.close()
+            self._gate = None
+        if self._monitor is not None:
+            self._socket.disable_monitor()
+            self._monitor.close(linger=0)
+            self._monitor = None
         self._socket.close(linger=_LINGER_MS if bye else 0)
         self._socket = None
         self._gateways.clear()
@@ -138,19 +185,31 @@ class Receiver:
     def receive(self, timeout_s: float | None = None) -> Batch | None:
         """Return the next batch, or None when none has come in time.
 
-        Raises SinkUnavailable when the gateway will not talk to us, with its reason.
+        Raises SinkUnavailable when the gateway will not talk to us, with the reason.
         """
         assert self._socket is not None, "not open"
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         while True:
             left_ms = None if deadline is None else max(0, int((deadline - time.monotonic()) * 1000))
-            if not self._socket.poll(left_ms):
+            ready = dict(self._poller.poll(left_ms))
+            if not ready:
                 return None
-            batch = self._heard(self._socket.recv_multipart())
-            if batch is not None:
-                return batch
+            if self._gate is not None:
+                self._gate.look()
+            if self._monitor is not None and self._monitor in ready:
+                self._call_failed(self._monitor)
+            if self._socket in ready:
+                batch = self._heard(self._socket.recv_multipart())
+                if batch is not None:
+                    return batch
             if deadline is not None and time.monotonic() >= deadline:
                 return None
+
+    def _call_failed(self, monitor: zmq.Socket[bytes]) -> None:
+        told = recv_monitor_message(monitor)
+        self.trouble = why_failed(told["event"], told["value"])
+        if told["event"] != zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL:
+            raise SinkUnavailable(f"{self.endpoint}: {self.trouble}")  # and ZeroMQ does not call again
 
     def _heard(self, frames: list[bytes]) -> Batch | None:
         sender = [frames.pop(0)] if self._is_router else []

@@ -28,6 +28,7 @@ import msgspec
 
 from bridge.errors import ConfigError, SinkUnavailable
 from bridge.sinks.base import Outgoing, Refusal
+from bridge.sinks.curve import Curve, from_options, require_curve
 from bridge.sinks.metadata import metadata
 from bridge.sinks.options import ZeromqOptions
 from bridge.sinks.zeromq_socket import Socket
@@ -87,11 +88,13 @@ class ZeromqSink:
     """One endpoint and the receivers that answer on it, the active one first."""
 
     def __init__(self, name: str, options: ZeromqOptions, gateway: str) -> None:
+        """Raises ConfigError when CURVE is asked for and libzmq cannot do it safely."""
         self.name = name
         self.waiting = ""  # why nothing goes out although nothing is broken; for the status
         self._options = options
         self._who = [b"WHO", msgspec.json.encode(Who(VERSION, gateway))]
         self._is_router = options.bind is not None
+        self._curve: Curve | None = None  # made once; a key file that is spoilt later stops no gateway
         self._was_open = False
         self._socket: Socket | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -107,6 +110,11 @@ class ZeromqSink:
         # Never starts again: an answer to an earlier link must not name a batch of this one.
         self._number = 0
         self._progress_at = 0.0  # when the oldest chunk in flight became the oldest
+        if options.curve is not None:
+            try:
+                require_curve()
+            except ConfigError as error:
+                raise ConfigError(f"sinks.{name}.zeromq.curve: {error}") from None
 
     @property
     def receivers(self) -> list[str]:
@@ -118,9 +126,14 @@ class ZeromqSink:
     async def open(self) -> None:
         """See Sink. Bound, it waits for a receiver as long as it takes; calling, `open_timeout`.
 
-        Raises ConfigError for an endpoint that cannot be bound.
+        Raises ConfigError for an endpoint that cannot be bound, and for keys that cannot be used.
         """
         await self.close()
+        if self._options.curve is not None and self._curve is None:
+            try:
+                self._curve = from_options(self._options.curve)
+            except ConfigError as error:
+                raise ConfigError(f"sinks.{self.name}.zeromq.curve.{error}") from None
         self._loop = asyncio.get_running_loop()
         self._hello = self._loop.create_future()
         self._lost = self._loop.create_future()
@@ -128,10 +141,13 @@ class ZeromqSink:
         self._socket = Socket(
             self._options.endpoint,
             bind=self._is_router,
+            curve=self._curve,
             rebind_s=REBIND_S if self._was_open else 0,
             heard=self._heard,
             came=self._came,
             went=self._went,
+            failed=self._failed,
+            turned_away=self._turned_away,
         )
         try:
             await self._socket.open()
@@ -207,6 +223,17 @@ class ZeromqSink:
             self._ping()  # tells who it was
         else:
             self._gone(b"", "the connection to the receiver broke")
+
+    def _failed(self, why: str) -> None:
+        if self.waiting:
+            self.waiting = f"no receiver has said hello on {self._options.endpoint}: {why}"
+
+    def _turned_away(self, key: str, address: str) -> None:
+        if self.waiting:  # it may be the receiver that is waited for
+            self.waiting = (
+                f"no receiver has said hello on {self._options.endpoint}; "
+                f"{address} was turned away, its key {key} is not among the clients"
+            )
 
     # ---- what receivers say --------------------------------------------------------
 
@@ -396,7 +423,7 @@ class ZeromqSink:
             self._gone(active, f"no answer within {timeout_s:g} s")
         # Whatever the descriptor may have failed to say is found here at the latest.
         if self._socket is not None:
-            self._socket.look()
+            self._socket.look_at_all()
 
     def _ping(self) -> None:
         for identity in list(self._receivers):

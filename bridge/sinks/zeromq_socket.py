@@ -5,7 +5,7 @@ news, and any other call may take that word away. So what is there is always tak
 to the end, and every send looks again afterwards.
 
 Bound it is a ROUTER and a peer has an identity; calling it is a DEALER with one
-peer, whose identity is empty.
+peer, whose identity is empty. With CURVE a gate stands beside a bound one.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import zmq
 from zmq.utils.monitor import recv_monitor_message
 
 from bridge.errors import ConfigError
+from bridge.sinks.curve import CALL_FAILED, HANDSHAKE_MS, Curve, Gate, Server, why_failed
 
 __all__ = ["Socket"]
 
@@ -29,14 +30,19 @@ HEARTBEAT_MS: Final = 2_000
 HEARTBEAT_TIMEOUT_MS: Final = 6_000
 # Long enough for a last word to leave, short enough that nobody waits for it at the end of the process.
 LINGER_MS: Final = 250
+BACKLOG: Final = 1_024  # with ZeroMQ's hundred a crowd of strangers makes a receiver wait for seconds
 HEARD_MAX: Final = 100  # messages from one peer that wait for us
 _BURST: Final = 100
+_GATE_S: Final = 5.0  # libzmq takes a millisecond to let go of the gate before it
 
 _EVENTS: Final = zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED
 
 
 class Socket:
     """Calls `heard(identity, frames)` for each message, and `came()` or `went()` when a connection did.
+
+    `failed(why)` is called when our call did not get through, `turned_away(key, address)`
+    when a stranger's call to us did not.
 
     ZeroMQ does not say whose connection it was. It lets go of a port a moment after it
     was told to: `rebind_s` is how long to wait for one that we have just had.
@@ -47,10 +53,13 @@ class Socket:
         endpoint: str,
         *,
         bind: bool,
+        curve: Curve | None,
         rebind_s: float,
         heard: Callable[[bytes, list[bytes]], None],
         came: Callable[[], None],
         went: Callable[[], None],
+        failed: Callable[[str], None],
+        turned_away: Callable[[str, str], None],
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._endpoint = endpoint
@@ -59,8 +68,11 @@ class Socket:
         self._heard = heard
         self._came = came
         self._went = went
-        kind = zmq.ROUTER if bind else zmq.DEALER
-        self._socket: zmq.Socket[bytes] | None = zmq.Context.instance().socket(kind)
+        self._failed = failed
+        self._curve = curve
+        context = zmq.Context.instance() if curve is None else curve.context
+        self._socket: zmq.Socket[bytes] | None = context.socket(zmq.ROUTER if bind else zmq.DEALER)
+        self._gate = Gate(curve, turned_away) if isinstance(curve, Server) else None
         self._monitor: zmq.Socket[bytes] | None = None
 
     async def open(self) -> None:
@@ -76,21 +88,40 @@ class Socket:
         socket.setsockopt(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
         socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, HEARTBEAT_TIMEOUT_MS)
         socket.setsockopt(zmq.HEARTBEAT_TTL, HEARTBEAT_TIMEOUT_MS)
+        socket.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
+        if self._curve is not None:
+            self._curve.secure(socket)
         if self._is_router:
             # Else a message to a receiver that has gone is dropped without a word.
             socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+            socket.setsockopt(zmq.BACKLOG, BACKLOG)
         else:
             # Else a message waits for a connection that may lead to another receiver.
             socket.setsockopt(zmq.IMMEDIATE, 1)
-        self._monitor = socket.get_monitor_socket(_EVENTS)
+        # Whose call to us failed is the gate's affair; why ours did, the operator's.
+        self._monitor = socket.get_monitor_socket(_EVENTS if self._is_router else _EVENTS | CALL_FAILED)
         self._loop.add_reader(self._monitor.fileno(), self._look_at_events)
         self._loop.add_reader(socket.fileno(), self.look)
+        if self._gate is not None:
+            await self._open(self._gate)
         if self._is_router:
             await self._bind(socket)
         else:
             socket.connect(self._endpoint)
         self._look_at_events()
         self.look()
+
+    async def _open(self, gate: Gate) -> None:
+        deadline = self._loop.time() + _GATE_S
+        while not gate.open():
+            if self._loop.time() > deadline:
+                raise ConfigError("the gate of an earlier link is still there")
+            await asyncio.sleep(0.005)
+        self._loop.add_reader(gate.socket.fileno(), self._look_at_gate)
+
+    def _look_at_gate(self) -> None:
+        if self._gate is not None and self._gate.look():
+            self._loop.call_soon(self._look_at_gate)
 
     async def _bind(self, socket: zmq.Socket[bytes]) -> None:
         deadline = self._loop.time() + self._rebind_s
@@ -133,11 +164,19 @@ class Socket:
             self._heard(frames.pop(0) if self._is_router else b"", frames)
         self._loop.call_soon(self.look)
 
+    def look_at_all(self) -> None:
+        """Find whatever a descriptor may have failed to say."""
+        self.look()
+        self._look_at_gate()
+
     def _look_at_events(self) -> None:
         came = went = False
         while _has_news(self._monitor):
             assert self._monitor is not None
-            event = recv_monitor_message(self._monitor, zmq.NOBLOCK)["event"]
+            told = recv_monitor_message(self._monitor, zmq.NOBLOCK)
+            event = told["event"]
+            if why := why_failed(event, told["value"]):
+                self._failed(why)
             came |= event == zmq.EVENT_HANDSHAKE_SUCCEEDED
             went |= event == zmq.EVENT_DISCONNECTED
         if went:
@@ -156,6 +195,11 @@ class Socket:
             socket.disable_monitor()
             self._monitor.close(linger=0)
             self._monitor = None
+        if self._gate is not None:
+            if not self._gate.socket.closed:
+                self._loop.remove_reader(self._gate.socket.fileno())
+            self._gate.close()
+            self._gate = None
         socket.close(linger=LINGER_MS)
 
 

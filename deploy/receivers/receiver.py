@@ -1,26 +1,68 @@
 """A receiver for edgespool in Python; needs only pyzmq. The wire is described in PROTOCOL.md.
 
 python receiver.py tcp://gateway:5556 messages.jsonl     (add --bind where gateways call us)
+
+With CURVE, add --secret-key FILE and --server-key FILE, or where gateways call us --secret-key FILE
+and --clients FILE. `edgespool keygen` makes such files.
 """
 
+import argparse
 import contextlib
 import json
 import os
 import sys
+from pathlib import Path
 
 import zmq
+from zmq.auth.thread import ThreadAuthenticator
 
-bind = "--bind" in sys.argv
-endpoint, path = [word for word in sys.argv[1:] if word != "--bind"]
-socket = zmq.Context().socket(zmq.ROUTER if bind else zmq.DEALER)
+words = argparse.ArgumentParser()
+words.add_argument("endpoint")
+words.add_argument("path")
+words.add_argument("--bind", action="store_true")
+words.add_argument("--secret-key", type=Path)
+words.add_argument("--server-key", type=Path)
+words.add_argument("--clients", type=Path)
+said = words.parse_args()
+
+
+def keys(path: Path) -> list[bytes]:
+    """The first word of each line."""
+    return [line.split()[0] for line in path.read_bytes().splitlines() if line.strip()]
+
+
+class Clients:
+    """Asked for each gateway that calls us."""
+
+    def callback(self, _domain: str, key: bytes) -> bool:
+        """Whether it is let in."""
+        return key in keys(said.clients)
+
+
+context = zmq.Context()
+socket = context.socket(zmq.ROUTER if said.bind else zmq.DEALER)
 socket.set(zmq.HEARTBEAT_IVL, 2000)
 socket.set(zmq.RCVHWM, 0)
-if bind:
-    socket.bind(endpoint)
+if said.secret_key:
+    [secret] = keys(said.secret_key)
+    socket.curve_secretkey, socket.curve_publickey = secret, zmq.curve_public(secret)
+    if said.bind:
+        gate = ThreadAuthenticator(context)  # knows who is let in
+        gate.start()
+        gate.configure_curve_callback("edgespool", Clients())
+        socket.curve_server = True
+        socket.zap_domain = b"edgespool"
+        socket.set(zmq.ZAP_ENFORCE_DOMAIN, 1)  # without an answer from the gate nobody is
+    else:
+        [socket.curve_serverkey] = keys(said.server_key)
+# After these two ZeroMQ does not call again.
+failed = socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_FAILED_AUTH | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL)
+if said.bind:
+    socket.bind(said.endpoint)
 else:
     socket.set(zmq.PROBE_ROUTER, 1)  # both together: every new connection is announced
     socket.set(zmq.IMMEDIATE, 1)
-    socket.connect(endpoint)
+    socket.connect(said.endpoint)
 
 
 def say(to: list[bytes], *frames: bytes) -> None:
@@ -28,10 +70,12 @@ def say(to: list[bytes], *frames: bytes) -> None:
         socket.send_multipart([*to, *frames], zmq.NOBLOCK)
 
 
-with open(path, "a", encoding="utf-8") as out:
+with open(said.path, "a", encoding="utf-8") as out:
     while True:
+        if not said.bind and failed in zmq.select([socket, failed], [], [])[0]:
+            sys.exit(f"{said.endpoint}: not let in; is our key among its clients, do both ends use keys?")
         frames = socket.recv_multipart()
-        to = [frames.pop(0)] if bind else []
+        to = [frames.pop(0)] if said.bind else []
         if frames[0] == b"WHO":
             say(to, b"HELLO", json.dumps({"version": 1, "window": 10000, "name": "receiver.py"}).encode())
         elif frames[0] == b"BATCH":
@@ -42,4 +86,4 @@ with open(path, "a", encoding="utf-8") as out:
             os.fsync(out.fileno())  # answered means safe: without this line a power cut here loses the batch
             say(to, b"ACK", frames[1])
         elif frames[0] == b"SORRY":
-            sys.exit(f"{endpoint}: {frames[1].decode()}")
+            sys.exit(f"{said.endpoint}: {frames[1].decode()}")

@@ -10,11 +10,13 @@ from typing import Any
 
 from bridge.message import Properties
 from bridge.sinks.base import Outgoing, Sink
+from bridge.sinks.curve import Curve
 from bridge.sinks.kit import Owned
 from bridge.sinks.memory import MemorySink
 from bridge.sinks.options import ZeromqOptions
 from bridge.sinks.receiver import Batch, Received, Receiver
 from bridge.sinks.zeromq import ZeromqSink
+from tests.sinks.keyring import Keyring
 
 REFUSED = "refused"
 
@@ -59,10 +61,18 @@ class MemoryRig:
 class FarReceiver:
     """A receiver in a thread of its own, as in a process of its own; `owned` is what it answered for."""
 
-    def __init__(self, endpoint: str, *, bind: bool = False, name: str = "", window: int = 10_000) -> None:
+    def __init__(
+        self,
+        endpoint: str,
+        *,
+        bind: bool = False,
+        name: str = "",
+        window: int = 10_000,
+        curve: Curve | None = None,
+    ) -> None:
         self.owned: list[Received] = []
         self.batches = 0
-        self.receiver = Receiver(endpoint, bind=bind, name=name, window=window)
+        self.receiver = Receiver(endpoint, bind=bind, name=name, window=window, curve=curve)
         self.taking = threading.Event()
         self.taking.set()
         self._play_dead = False
@@ -113,18 +123,22 @@ class ZeromqRig:
     refused_address = REFUSED
     confirm_timeout_s = 1.5
 
-    def __init__(self, endpoint: str, *, bind: bool) -> None:
+    def __init__(self, endpoint: str, *, bind: bool, keyring: Keyring | None = None) -> None:
         self.endpoint = endpoint
         self.bind = bind
+        self._keyring = keyring
         self._far: list[FarReceiver] = []
         self._sinks: list[Sink] = []
         self._arrive()
 
     def _arrive(self) -> None:
-        self._far.append(FarReceiver(self.endpoint, bind=not self.bind))
+        curve = self._keyring.receiver(bind=not self.bind) if self._keyring else None
+        self._far.append(FarReceiver(self.endpoint, bind=not self.bind, curve=curve))
 
     def sink(self) -> Sink:
-        where = {"bind": self.endpoint} if self.bind else {"connect": self.endpoint}
+        where: dict[str, Any] = {"bind": self.endpoint} if self.bind else {"connect": self.endpoint}
+        if self._keyring:
+            where["curve"] = self._keyring.options(bind=self.bind)
         options = ZeromqOptions.model_validate({**where, "confirm_timeout": f"{self.confirm_timeout_s}s"})
         return ZeromqSink("lab", options, "plant-7")
 

@@ -13,6 +13,7 @@ from bridge.sinks import OPTIONS, Sink, create, describe
 from bridge.sinks.options import AmqpOptions, MemoryOptions, ZeromqOptions
 
 URL = "amqps://user:secret-word@broker.example:5671/plant?heartbeat=3"
+CURVE = {"secret_key": "/k"}
 
 WRONG = [
     ("amqp", {}, "url"),
@@ -42,8 +43,29 @@ WRONG = [
     ("zeromq", {"bind": "tcp://*:*"}, "tcp://host:port"),
     ("zeromq", {"bind": "udp://h:1"}, "tcp://host:port"),
     ("zeromq", {"connect": "h:1"}, "tcp://host:port"),
+    ("zeromq", {"bind": "tcp://*:1"}, "write curve: {secret_key: FILE, clients: FILE}"),
+    ("zeromq", {"bind": "tcp://0.0.0.0:1"}, "or anonymous: true"),
+    ("zeromq", {"bind": "tcp://[::]:1"}, "can be reached from outside"),
+    ("zeromq", {"bind": "tcp://eth0:1"}, "can be reached from outside"),
+    ("zeromq", {"bind": "tcp://localhost.example:1"}, "can be reached from outside"),
+    ("zeromq", {"bind": "tcp://*:1", "anonymous": False}, "can be reached from outside"),
+    ("zeromq", {"bind": "tcp://*:1", "curve": CURVE}, "curve is {secret_key: FILE, clients: FILE}"),
+    ("zeromq", {"bind": "tcp://*:1", "curve": {"clients": "/c"}}, "secret_key"),
+    ("zeromq", {"bind": "tcp://*:1", "curve": CURVE | {"clients": "/c", "server_key": "/s"}}, "with 'bind'"),
+    ("zeromq", {"connect": "tcp://h:1", "curve": CURVE}, "curve is {secret_key: FILE, server_key: FILE}"),
+    ("zeromq", {"connect": "tcp://h:1", "curve": CURVE | {"clients": "/c"}}, "with 'connect'"),
+    ("zeromq", {"connect": "tcp://h:1", "anonymous": True}, "'anonymous' is for 'bind'"),
+    ("zeromq", {"bind": "tcp://*:1", "anonymous": True, "curve": CURVE | {"clients": "/c"}}, "write one of"),
+    ("zeromq", {"bind": "tcp://*:1", "curve": {"secret_key": "k", "clients": "/c"}}, "'k' is relative"),
     ("memory", {"x": 1}, "x"),
 ]
+
+LOCAL = ["tcp://127.0.0.1:1", "tcp://localhost:1", "tcp://[::1]:1", "ipc:///run/x", "ipc://@x"]
+
+
+@pytest.mark.parametrize("endpoint", LOCAL)
+def test_what_only_this_machine_can_reach_needs_no_keys(endpoint: str) -> None:
+    assert ZeromqOptions(bind=endpoint).curve is None
 
 
 @pytest.mark.parametrize(("kind", "options", "said"), WRONG)
@@ -62,7 +84,9 @@ def test_no_password_comes_out() -> None:
 
 
 def test_addresses() -> None:
-    assert describe(ZeromqOptions(bind="tcp://*:5556")) == "zeromq bind tcp://*:5556"
+    assert describe(ZeromqOptions(bind="tcp://*:5556", anonymous=True)) == "zeromq bind tcp://*:5556"
+    server = ZeromqOptions.model_validate({"bind": "tcp://*:5556", "curve": CURVE | {"clients": "/c"}})
+    assert describe(server) == "zeromq bind tcp://*:5556 with curve"
     assert describe(ZeromqOptions(connect="ipc:///run/x")) == "zeromq connect ipc:///run/x"
     assert describe(AmqpOptions(url="amqp://[::1]:5672")) == "amqp://[::1]:5672"  # type: ignore[arg-type]
     assert describe(MemoryOptions()) == "memory"

@@ -15,10 +15,12 @@ from typing import Any
 
 import pytest
 
+from bridge.errors import SinkUnavailable
 from bridge.sinks.kit import outgoing
 from bridge.sinks.options import ZeromqOptions
 from bridge.sinks.zeromq import ZeromqSink
 from tests.servers import binary, free_port
+from tests.sinks.keyring import Keyring
 
 RECEIVERS = Path(__file__).parents[2] / "deploy" / "receivers"
 CACHE = Path(__file__).parents[2] / ".cache" / "receivers"
@@ -71,8 +73,8 @@ def running(command: list[str], *words: str) -> Iterator[subprocess.Popen[bytes]
 
 
 @contextlib.asynccontextmanager
-async def sink_at(**where: str) -> AsyncIterator[ZeromqSink]:
-    sink = ZeromqSink("lab", ZeromqOptions(**where), "plant-7")
+async def sink_at(**where: Any) -> AsyncIterator[ZeromqSink]:
+    sink = ZeromqSink("lab", ZeromqOptions.model_validate(where), "plant-7")
     try:
         async with asyncio.timeout(PATIENCE_S):
             await sink.open()
@@ -103,6 +105,62 @@ async def test_a_receiver_that_is_called_gets_all(receiver: list[str], tmp_path:
         async with sink_at(connect=endpoint) as sink:
             assert await sink.send_batch([outgoing("a", "x", n) for n in range(10)]) == []
     assert len(lines(out)) == 10
+
+
+@pytest.mark.parametrize("calls", [True, False], ids=["that calls", "that is called"])
+async def test_a_receiver_with_keys_gets_all(receiver: list[str], tmp_path: Path, calls: bool) -> None:
+    endpoint, out = f"tcp://127.0.0.1:{free_port()}", tmp_path / "out.jsonl"
+    keyring = Keyring(tmp_path)
+    flags = keyring.flags(bind=not calls) + ([] if calls else ["--bind"])
+    where = {"bind" if calls else "connect": endpoint, "curve": keyring.options(bind=calls)}
+    with running(receiver, endpoint, str(out), *flags):
+        async with sink_at(**where) as sink:
+            assert await sink.send_batch([outgoing("a", "x", n) for n in range(10)]) == []
+    assert len(lines(out)) == 10
+
+
+@pytest.mark.parametrize("who", ["a stranger", "without keys"])
+async def test_a_receiver_that_is_not_let_in_says_so_and_leaves(
+    receiver: list[str], tmp_path: Path, who: str
+) -> None:
+    endpoint, keyring = f"tcp://127.0.0.1:{free_port()}", Keyring(tmp_path)
+    sink = ZeromqSink(
+        "lab",
+        ZeromqOptions.model_validate({"bind": endpoint, "curve": keyring.options(bind=True)}),
+        "plant-7",
+    )
+    opening = asyncio.ensure_future(sink.open())
+    flags = keyring.flags(bind=False, who="stranger") if who == "a stranger" else []
+    left = await asyncio.create_subprocess_exec(
+        *receiver, endpoint, str(tmp_path / "out.jsonl"), *flags, stderr=asyncio.subprocess.PIPE
+    )
+    _, said = await asyncio.wait_for(left.communicate(), PATIENCE_S)
+    assert left.returncode == 1
+    assert b"is our key among its clients" in said
+    assert not opening.done()
+    opening.cancel()
+    await asyncio.gather(opening, return_exceptions=True)
+    await sink.close()
+
+
+async def test_a_receiver_that_is_called_lets_no_stranger_in(receiver: list[str], tmp_path: Path) -> None:
+    endpoint, out, keyring = f"tcp://127.0.0.1:{free_port()}", tmp_path / "out.jsonl", Keyring(tmp_path)
+    with running(receiver, endpoint, str(out), "--bind", *keyring.flags(bind=True)):
+        async with sink_at(connect=endpoint, curve=keyring.options(bind=False)):
+            pass  # it is there, and lets the right one in
+        stranger = ZeromqSink(
+            "lab",
+            ZeromqOptions.model_validate(
+                {
+                    "connect": endpoint,
+                    "curve": keyring.options(bind=False, who="stranger"),
+                    "open_timeout": "1s",
+                }
+            ),
+            "plant-7",
+        )
+        with pytest.raises(SinkUnavailable, match="our public key is not among the clients there"):
+            await stranger.open()
 
 
 async def test_given_a_gateway_that_comes_back_then_the_receiver_says_hello_again(
