@@ -8,8 +8,7 @@ import time
 import pytest
 
 from bridge.mqtt.codec import encode
-from bridge.mqtt.packet import Connect, Puback, Publish
-from tests.broker.test_hostile import connect
+from bridge.mqtt.packet import Connect, Puback, Publish, Will
 from tests.broker.wires import CLOSE, CONT, PING, PONG, TEXT, WireDevice, frame, request
 from tests.gateway import port_of, running, sink_of, until
 
@@ -133,15 +132,13 @@ async def test_a_device_that_does_not_wait_for_the_upgrade_is_understood(gateway
 
 async def test_goodbye_is_said_in_the_words_of_both(gateway):
     device = await connected(gateway)
-    device.send_bytes(connect())  # a second CONNECT
+    device.send(Connect("again", 5))
     assert await device.goodbye() == 0x82
     assert device.wire.frames[-1][0] == CLOSE
     assert int.from_bytes(device.wire.frames[-1][1][:2]) == 1000
 
 
 async def test_a_close_frame_is_answered_and_the_will_is_published(gateway):
-    from bridge.mqtt.packet import Will
-
     watcher = await connected(gateway, "watcher")
     await watcher.subscribe("wills")
     device = await opened(gateway)
