@@ -14,9 +14,18 @@ from typing import Final
 
 import msgspec
 
-__all__ = ["LEVELS_MAX", "TOPIC_BYTES_MAX", "Pattern", "check_topic_filter", "check_topic_name", "matches"]
+__all__ = [
+    "LEVELS_ANY",
+    "LEVELS_MAX",
+    "TOPIC_BYTES_MAX",
+    "Pattern",
+    "check_topic_filter",
+    "check_topic_name",
+    "matches",
+]
 
 LEVELS_MAX: Final = 200  # a topic of 65,535 slashes has crashed other brokers; nobody needs more than this
+LEVELS_ANY: Final = 65_536  # as many as a topic of 65,535 bytes can have
 TOPIC_BYTES_MAX: Final = 65_535  # [MQTT-4.7.3-3]
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 

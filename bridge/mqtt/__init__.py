@@ -20,6 +20,5 @@ Tags such as [MQTT-3.3.1-2] name the clause obeyed; where the two specifications
 number it differently, the tag says v3 or v5.
 
 Left out on purpose: enhanced authentication (a CONNECT that asks for it is to be
-refused with 0x8C, and AUTH is in no row of the table), and topic aliases towards
-the client, which a server need not use.
+refused with 0x8C, and AUTH is in no row of the table).
 """

@@ -71,7 +71,7 @@ from bridge.mqtt.wire import (
     variable_byte_integer,
     write_string,
 )
-from bridge.topic import check_topic_filter
+from bridge.topic import LEVELS_ANY, check_topic_filter
 
 __all__ = [
     "FILTERS_MAX",
@@ -141,7 +141,7 @@ def decode_body(first: int, data: bytes, at: int, end: int, version: int) -> Pac
 
 def _read_filter(data: bytes, at: int, end: int) -> tuple[str, int]:
     topic_filter, at = read_string(data, at, end)
-    wrong = check_topic_filter(topic_filter)
+    wrong = check_topic_filter(topic_filter, LEVELS_ANY)
     if wrong is None and topic_filter.startswith("$share/"):
         _, _, shared = topic_filter.partition("/")
         share, _, rest = shared.partition("/")

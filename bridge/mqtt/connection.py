@@ -25,6 +25,7 @@ import msgspec
 from bridge.errors import MalformedPacket
 from bridge.message import Properties
 from bridge.mqtt import codec
+from bridge.mqtt.alias import InboundAliases, OutboundAliases
 from bridge.mqtt.codec import MalformedConnect
 from bridge.mqtt.framer import PACKET_BYTES_MAX, Framer
 from bridge.mqtt.packet import (
@@ -37,18 +38,29 @@ from bridge.mqtt.packet import (
     Publish,
     Pubrec,
     Pubrel,
+    Subscribe,
+    Unsubscribe,
 )
 from bridge.mqtt.packet import PacketType as P
 from bridge.mqtt.property import application_properties
 from bridge.mqtt.reason import CONNACK_REASONS, DISCONNECT_REASONS, ReasonCode, connect_return_code
+from bridge.topic import LEVELS_MAX
 
-__all__ = ["CLIENT_MAY_SEND", "CONNECT_BYTES_MAX", "CONNECT_WAIT_S", "Connection", "State"]
+__all__ = [
+    "CLIENT_MAY_SEND",
+    "CONNECT_BYTES_MAX",
+    "CONNECT_WAIT_S",
+    "PACKET_BYTES_LIMIT",
+    "Connection",
+    "State",
+]
 
 CONNECT_BYTES_MAX: Final = 64 * 1024  # nobody has shown who they are yet
 CONNECT_WAIT_S: Final = 10.0  # from the first byte to CONNACK, however slowly bytes drip
 # A packet moves the keep-alive; so does a read of this size, or a large message
 # on a slow line would be cut off in the middle. A byte at a time does not.
 PROGRESS_BYTES: Final = 1_000
+PACKET_BYTES_LIMIT: Final = 268_435_455 + 5  # what the length of a packet can say, and its header
 RECEIVE_MAXIMUM: Final = 65_535  # what both specifications imply when nothing is said
 
 
@@ -94,7 +106,9 @@ class Connection:
     """One socket's worth of protocol, server side.
 
     After CONNECT was returned: `version`, and the client's `receive_maximum`,
-    `packet_bytes_max` (None: no limit) and `topic_alias_maximum` are known.
+    `packet_bytes_max` (None: no limit) and `topic_alias_maximum` are known. `aliasing` is
+    whether PUBLISH packets that go out have to be written one by one, because the client
+    lets us use topic aliases.
     """
 
     __slots__ = (
@@ -105,10 +119,13 @@ class Connection:
         "_framer",
         "_inbound_maximum",
         "_keep_alive_s",
+        "_levels_max",
+        "_outbound_aliases",
         "_packet_bytes_max",
         "_problem_information",
+        "_reason_strings",
         "_session_expires",
-        "_topic_alias_maximum",
+        "aliasing",
         "packet_bytes_max",
         "receive_maximum",
         "state",
@@ -122,8 +139,15 @@ class Connection:
         packet_bytes_max: int = PACKET_BYTES_MAX,
         connect_bytes_max: int = CONNECT_BYTES_MAX,
         connect_wait_s: float = CONNECT_WAIT_S,
+        *,
+        levels_max: int = LEVELS_MAX,
+        reason_strings: bool = True,
     ) -> None:
-        """`connect_bytes_max` bounds CONNECT, `packet_bytes_max` every packet after it."""
+        """`connect_bytes_max` bounds CONNECT, `packet_bytes_max` every packet after it.
+
+        `levels_max` is how many levels a topic or filter may have, and at least
+        `LEVELS_CACHED_MAX`. Without `reason_strings` the client is told codes alone.
+        """
         self.state = State.NEW
         self.version = 0
         self.receive_maximum = RECEIVE_MAXIMUM
@@ -137,8 +161,11 @@ class Connection:
         self._deadline: float | None = now + connect_wait_s
         self._inbound_maximum = RECEIVE_MAXIMUM
         self._acknowledged = 0
-        self._topic_alias_maximum = 0
-        self._aliases: dict[int, str] = {}
+        self.aliasing = False
+        self._levels_max = levels_max
+        self._aliases = InboundAliases()
+        self._outbound_aliases = OutboundAliases()
+        self._reason_strings = reason_strings
         self._problem_information = True
         self._session_expires = False
 
@@ -188,7 +215,10 @@ class Connection:
         self._keep_alive_s = keep_alive_s
         self._deadline = now + 1.5 * keep_alive_s if keep_alive_s else None
         self._inbound_maximum = receive_maximum
-        self._topic_alias_maximum = topic_alias_maximum
+        self._aliases.maximum = topic_alias_maximum
+        # As many as the client allows, and no more than we would: each costs both sides a topic.
+        self._outbound_aliases.maximum = min(self.topic_alias_maximum, topic_alias_maximum)
+        self.aliasing = self._outbound_aliases.maximum > 0
         self._session_expires = session_expires
         self._framer.packet_bytes_max = self._packet_bytes_max
         self._move(State.OPEN)
@@ -208,8 +238,15 @@ class Connection:
         if after is not self.state:
             self._move(after)
         if type(packet) is Publish:
+            self._check_levels(packet.topic)
             return packet if packet.properties is None else self._publish(packet, packet.properties)
-        if type(packet) is Connect:
+        if type(packet) is Subscribe:
+            for subscription in packet.subscriptions:
+                self._check_levels(subscription.topic_filter, ReasonCode.TOPIC_FILTER_INVALID)
+        elif type(packet) is Unsubscribe:
+            for topic_filter in packet.topic_filters:
+                self._check_levels(topic_filter, ReasonCode.TOPIC_FILTER_INVALID)
+        elif type(packet) is Connect:
             self._connect(packet)
         elif type(packet) is Disconnect and packet.properties is not None:
             if packet.properties.server_reference is not None:
@@ -219,6 +256,11 @@ class Connection:
                 raise MalformedPacket("DISCONNECT makes a session last", ReasonCode.PROTOCOL_ERROR)
         return packet
 
+    def _check_levels(self, topic: str, reason: int = ReasonCode.TOPIC_NAME_INVALID) -> None:
+        """Deep topics are never on the fast path, so what comes by here is all of them."""
+        if topic.count("/") >= self._levels_max:
+            raise MalformedPacket(f"a topic of more than {self._levels_max} levels", reason)
+
     def _connect(self, packet: Connect) -> None:
         version = self.version = self._framer.version = packet.version
         if version < 5 and not packet.client_id and not packet.clean_start:
@@ -227,6 +269,9 @@ class Connection:
                 ReasonCode.CLIENT_IDENTIFIER_NOT_VALID,
                 version,
             )
+        if packet.will is not None and packet.will.topic.count("/") >= self._levels_max:
+            text = f"a will to a topic of more than {self._levels_max} levels"
+            raise MalformedConnect(text, ReasonCode.TOPIC_NAME_INVALID, version)
         if (properties := packet.properties) is not None:
             self.receive_maximum = properties.receive_maximum or RECEIVE_MAXIMUM
             self.packet_bytes_max = properties.maximum_packet_size
@@ -239,20 +284,10 @@ class Connection:
             raise MalformedPacket(
                 "PUBLISH from a client with a Subscription Identifier", ReasonCode.PROTOCOL_ERROR
             )
-        topic, alias = packet.topic, properties.topic_alias
+        alias = properties.topic_alias
         if alias is None:
             return packet
-        if alias > self._topic_alias_maximum:  # [MQTT-3.3.2-9]
-            raise MalformedPacket(
-                f"topic alias {alias}, {self._topic_alias_maximum} are allowed",
-                ReasonCode.TOPIC_ALIAS_INVALID,
-            )
-        if topic:
-            self._aliases[alias] = topic
-        elif alias in self._aliases:
-            topic = self._aliases[alias]
-        else:
-            raise MalformedPacket(f"topic alias {alias} was never set", ReasonCode.PROTOCOL_ERROR)
+        topic = self._aliases.resolve(packet.topic, alias)
         return Publish(
             topic,
             packet.payload,
@@ -314,16 +349,16 @@ class Connection:
         Writing PUBACK, PUBREC or PUBCOMP also takes it off `unacknowledged`.
         """
         kind = type(packet)
-        if kind is Publish:
-            data = codec.encode(packet, self.version)
-            limit = self.packet_bytes_max
-            return data if limit is None or len(data) <= limit else None
+        if type(packet) is Publish:
+            return self._encode_publish(packet)
         if self.version < 5:
             if kind is Disconnect:
                 return None
             if type(packet) is Connack and connect_return_code(packet.reason) is None:
                 return None
-        elif not self._problem_information and kind is not Connack and kind is not Disconnect:
+        elif not self._reason_strings or (
+            not self._problem_information and kind is not Connack and kind is not Disconnect
+        ):
             packet = _plain(packet)
         if type(packet) is Puback or type(packet) is Pubrec or type(packet) is Pubcomp:
             self._finished(kind, packet.reason, 1)
@@ -333,6 +368,17 @@ class Connection:
             if len(data) > self.packet_bytes_max:
                 return None
         return data
+
+    def _encode_publish(self, packet: Publish) -> bytes | None:
+        limit = self.packet_bytes_max
+        if self.aliasing:
+            aliased = self._outbound_aliases.substitute(packet)
+            data = codec.encode(aliased, self.version)
+            if limit is None or len(data) <= limit:
+                self._outbound_aliases.told(aliased)
+                return data
+        data = codec.encode(packet, self.version)
+        return data if limit is None or len(data) <= limit else None
 
     def encode_pubacks(
         self, kind: type[Puback] | type[Pubrec] | type[Pubrel] | type[Pubcomp], packet_ids: Iterable[int]

@@ -2,7 +2,7 @@
 
 Topics come in their thousands and are few, so each is checked once and kept by
 its bytes (`TOPICS`, and the other way round for writing). Both caches are shared
-by all connections, hold only topics under 256 bytes, and are emptied when full:
+by all connections, hold only topics under 256 bytes and of few levels, and are emptied when full:
 a device that invents topics costs the others a few lookups, never memory.
 
 What many subscribers get is spelled once, as an `Imprint`; what many devices are
@@ -31,7 +31,7 @@ from bridge.mqtt.parts import (
 )
 from bridge.mqtt.reason import PUBACK_REASONS, PUBREL_REASONS, ReasonCode
 from bridge.mqtt.wire import read_binary, read_string, variable_byte_integer, write_string
-from bridge.topic import check_topic_name
+from bridge.topic import LEVELS_ANY, check_topic_name
 
 __all__ = [
     "TOPICS",
@@ -48,6 +48,7 @@ __all__ = [
 
 TOPICS_MAX: Final = 16_384
 TOPIC_BYTES_CACHED_MAX: Final = 255
+LEVELS_CACHED_MAX: Final = 20  # deeper ones never take the fast path, so that each is looked at
 TOPICS: Final[dict[bytes, str]] = {}  # checked Topic Names, by their bytes
 _TOPIC_BYTES: Final[dict[str, bytes]] = {}  # the same, length included, by name
 
@@ -58,9 +59,10 @@ def read_topic(data: bytes, at: int, end: int) -> tuple[str, int]:
     topic = TOPICS.get(raw)
     if topic is None:
         topic, after = read_string(data, at, end)
-        if wrong := check_topic_name(topic):
+        # How many levels are too many is the connection's to say.
+        if wrong := check_topic_name(topic, LEVELS_ANY):
             raise MalformedPacket(f"topic: {wrong}", ReasonCode.TOPIC_NAME_INVALID)
-        if len(raw) <= TOPIC_BYTES_CACHED_MAX:
+        if len(raw) <= TOPIC_BYTES_CACHED_MAX and topic.count("/") < LEVELS_CACHED_MAX:
             _keep(TOPICS, raw, topic)
     return topic, after
 

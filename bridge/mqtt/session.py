@@ -10,6 +10,10 @@ and is known to the caller by the `token` it came with, an integer of the caller
 fetches it by token when there is room in the window, so that what waits for a
 sleeping device is a list of integers.
 
+Tokens rise from delivery to delivery; `taken` is the last one that left the queue. So
+`taken`, `in_flight` and `next_packet_id` are all that a restart has to know of what was
+on its way: a delivery up to `taken` that is not in flight is settled.
+
 The window is the smaller of the client's Receive Maximum and our own limit. The
 in-flight table keeps the order of sending, and `reconnect` repeats it in that
 order [MQTT-4.4.0-1], [MQTT-4.6.0-1]; on PUBREC an entry moves to the end, because
@@ -17,7 +21,8 @@ PUBRELs follow the order of PUBRECs [MQTT-4.6.0-4].
 
 From the client, a QoS 2 packet identifier is held from PUBLISH to PUBREL, and a
 PUBLISH that repeats it is not stored again [v5 MQTT-4.3.3-10]. It has two
-stages, because PUBREC means *on disk* and nothing less.
+stages, because PUBREC means *on disk* and nothing less; and a third after a crash
+in the middle of a commit: `half_stored` says where the message lies already.
 
 A session decides and remembers; it does not write, wait, or look at a clock.
 `now` is in seconds and `now_ns` in nanoseconds since 1970, as `Message.received_ns` is.
@@ -40,6 +45,7 @@ from bridge.mqtt.reason import ReasonCode
 __all__ = [
     "EXPIRY_NEVER_S",
     "NO_TOKEN",
+    "Admit",
     "Arrival",
     "Delivery",
     "InFlight",
@@ -53,6 +59,7 @@ EXPIRY_NEVER_S: Final = 0xFFFF_FFFF
 PACKET_ID_MAX: Final = 65_535
 
 Load: TypeAlias = Callable[[int], Message | None]
+Admit: TypeAlias = Callable[[str], bool]
 
 
 class Arrival(Enum):
@@ -72,13 +79,17 @@ class Stage(Enum):
 
 
 class Delivery(msgspec.Struct, frozen=True, gc=False):
-    """One message for this session. Without `message`, it is loaded by `token`."""
+    """One message for this session. Without `message`, it is loaded by `token`.
+
+    `size` is what it counts against the queue's bytes.
+    """
 
     token: int
     qos: int
     retain: bool = False
     subscription_identifiers: tuple[int, ...] = ()
     message: Message | None = None
+    size: int = 0
 
 
 class InFlight(msgspec.Struct, gc=False):
@@ -92,58 +103,66 @@ class InFlight(msgspec.Struct, gc=False):
 class Session:
     """What is kept for one Client Identifier. The plain attributes are the caller's to read and set.
 
-    `identity` is who made the session; nobody else may take it over. `subscriptions`
-    are by Topic Filter. The session ends `expiry_interval_s` after its connection
-    (0xFFFFFFFF: never; 3.1.1 with Clean Session 0 is the same).
+    `subscriptions` are by Topic Filter. The session ends `expiry_interval_s` after its
+    connection (0xFFFFFFFF: never; 3.1.1 with Clean Session 0 is the same). `admit` says
+    whether the client may (still) receive a topic; None: everything. The bounds may be changed
+    before `reconnect`.
     """
 
     __slots__ = (
         "_disconnected_at",
-        "_next_packet_id",
         "_queue",
-        "_queue_max",
         "_unsent",
         "_window",
-        "_window_max",
+        "admit",
+        "bytes_max",
         "client_id",
         "expiry_interval_s",
-        "identity",
+        "half_stored",
         "in_flight",
         "inbound",
         "inbound_max",
+        "next_packet_id",
+        "queue_max",
+        "queued_bytes",
         "subscriptions",
+        "taken",
         "will",
+        "window_max",
     )
 
     def __init__(
         self,
         client_id: str,
-        identity: str = "",
         expiry_interval_s: int = 0,
         window_max: int = 20,
         queue_max: int = 1_000,
+        bytes_max: int = 16 * 1024 * 1024,
         inbound_max: int = 1_000,
         next_packet_id: int = 1,
     ) -> None:
-        """`window_max` messages in flight to the client, `queue_max` behind them, `inbound_max` open QoS 2
-        exchanges from it. A session restored from the disk should continue with another
-        `next_packet_id` than it last used: a client may still hold those as received.
+        """`window_max` messages in flight to the client; `queue_max` with those behind them, which
+        together have `bytes_max` bytes; `inbound_max` open QoS 2 exchanges from it.
         """
         assert 1 <= window_max <= PACKET_ID_MAX, "there must be a free packet identifier"
         self.client_id = client_id
-        self.identity = identity
         self.expiry_interval_s = expiry_interval_s
         self.will: Will | None = None
         self.subscriptions: dict[str, Subscription] = {}
+        self.admit: Admit | None = None
         self.inbound_max = inbound_max
         self.inbound: dict[int, bool] = {}  # QoS 2 packet identifier → whether it is stored
+        self.half_stored: dict[int, int] = {}  # the same → where it lies already, in the caller's bits
         self.in_flight: dict[int, InFlight] = {}
+        self.taken = NO_TOKEN
+        self.queued_bytes = 0
         self._queue: deque[Delivery] = deque()
-        self._queue_max = queue_max
-        self._window_max = window_max
+        self.queue_max = queue_max
+        self.bytes_max = bytes_max
+        self.window_max = window_max
         self._window = window_max
         self._unsent = 0  # in flight, and not repeated yet on this connection
-        self._next_packet_id = next_packet_id
+        self.next_packet_id = next_packet_id
         self._disconnected_at: float | None = None
 
     # ---- from the client: QoS 2 ----
@@ -190,8 +209,8 @@ class Session:
 
     @property
     def room(self) -> int:
-        """How many more `offer` would take."""
-        return self._queue_max - len(self._queue)
+        """How many more `offer` would take, as far as their number goes."""
+        return self.queue_max - len(self._queue) - len(self.in_flight)
 
     def offer(
         self,
@@ -200,34 +219,49 @@ class Session:
         retain: bool = False,
         subscription_identifiers: tuple[int, ...] = (),
         message: Message | None = None,
+        size: int = 0,
     ) -> bool:
-        """Queue one delivery. False when the queue is full: nothing was taken.
+        """Queue one delivery. False when there is no room for it: nothing was taken.
 
-        `qos` is the smaller of the message's and the subscription's [MQTT-3.8.4-8].
+        `qos` is the smaller of the message's and the subscription's [MQTT-3.8.4-8]. One
+        that is larger than all the room is taken where it waits alone.
         """
-        if len(self._queue) >= self._queue_max:
+        queue = self._queue
+        if len(queue) + len(self.in_flight) >= self.queue_max:
             return False
-        self._queue.append(Delivery(token, qos, retain, subscription_identifiers, message))
+        if queue and self.queued_bytes + size > self.bytes_max:
+            return False
+        queue.append(Delivery(token, qos, retain, subscription_identifiers, message, size))
+        self.queued_bytes += size
         return True
 
-    def drop_before(self, token: int) -> None:
-        """Forget what is queued under tokens before `token`: their messages are gone for good.
+    def drop_before(self, token: int) -> int:
+        """Forget what is queued under tokens before `token`, and say how much that was.
 
-        Without this they would keep their places, and a full queue stay full until the
-        client comes. Deliveries with NO_TOKEN stay.
+        Their messages are gone for good; without this they would keep their places, and
+        a full queue stay full until the client comes. Deliveries with NO_TOKEN stay.
         """
+        before = len(self._queue)
         self._queue = deque(each for each in self._queue if each.token >= token or each.token == NO_TOKEN)
+        self.queued_bytes = sum(each.size for each in self._queue)
+        return before - len(self._queue)
 
-    def take(self, now_ns: int, load: Load | None = None) -> tuple[list[Publish | Pubrel], list[int]]:
-        """What may be sent now, in order, and the tokens that are settled without an answer.
+    def oldest(self) -> int | None:
+        """The lowest token that is not settled, or None when all are."""
+        tokens = [found.delivery.token for found in self.in_flight.values()]
+        tokens += [next((each.token for each in self._queue if each.token != NO_TOKEN), NO_TOKEN)]
+        return min((token for token in tokens if token != NO_TOKEN), default=None)
 
-        Those are QoS 0 deliveries, messages that have expired [MQTT-3.3.2-5], and those
-        that `load` does not find any more. What is left of a repetition comes first.
+    def take(self, now_ns: int, load: Load | None = None) -> list[Publish | Pubrel]:
+        """What may be sent now, in order. What is left of a repetition comes first.
+
+        Settled without an answer are QoS 0 deliveries, messages that have expired
+        [MQTT-3.3.2-5], those that `admit` forbids by now, and those that `load` does not
+        find any more.
         """
         packets: list[Publish | Pubrel] = []
-        settled: list[int] = []
         if self._unsent:
-            self._repeat(now_ns, load, packets, settled)
+            self._repeat(now_ns, load, packets)
         queue, in_flight = self._queue, self.in_flight
         room = self._window - len(in_flight) if not self._unsent else 0
         while queue:
@@ -235,80 +269,81 @@ class Session:
             if delivery.qos and room <= 0:
                 break
             queue.popleft()
-            token = delivery.token
-            message = delivery.message
-            if message is None and load is not None:
-                message = load(token)
+            self.queued_bytes -= delivery.size
+            self.taken = max(self.taken, delivery.token)
+            message = self._message(delivery, load)
             if message is None or _expired(message, now_ns):
-                settled.append(token)
-            elif delivery.qos:
+                continue
+            packet_id = 0
+            if delivery.qos:
                 packet_id = self._packet_id()
                 in_flight[packet_id] = InFlight(delivery, Stage.PUBACK if delivery.qos == 1 else Stage.PUBREC)
-                packets.append(_publish(delivery, message, packet_id, False, now_ns))
                 room -= 1
-            else:
-                packets.append(_publish(delivery, message, 0, False, now_ns))
-                settled.append(token)
-        return packets, [token for token in settled if token != NO_TOKEN]
+            packets.append(_publish(delivery, message, packet_id, False, now_ns))
+        return packets
+
+    def _message(self, delivery: Delivery, load: Load | None) -> Message | None:
+        """The message of a delivery, unless it is gone or the client may not have it any more."""
+        message = delivery.message
+        if message is None and load is not None:
+            message = load(delivery.token)
+        if message is not None and self.admit is not None and not self.admit(message.topic):
+            return None
+        return message
 
     def _packet_id(self) -> int:
         """One that is not in use [MQTT-2.2.1-4]. The window is smaller than their number, so there is one."""
-        packet_id = self._next_packet_id
+        packet_id = self.next_packet_id
         while packet_id in self.in_flight:
             packet_id = packet_id % PACKET_ID_MAX + 1
-        self._next_packet_id = packet_id % PACKET_ID_MAX + 1
+        self.next_packet_id = packet_id % PACKET_ID_MAX + 1
         return packet_id
 
-    @property
-    def next_packet_id(self) -> int:
-        return self._next_packet_id
-
-    def puback(self, packet_id: int, reason: int = 0) -> int | None:
-        """The token that is settled, whatever the reason; None if this answers nothing we sent.
+    def puback(self, packet_id: int, reason: int = 0) -> bool:
+        """Whether this settles a delivery, whatever the reason; False if it answers nothing we sent.
 
         A PUBACK with a reason of 0x80 and up is final too [MQTT-4.4.0-2].
         """
         found = self.in_flight.get(packet_id)
         if found is None or found.stage is not Stage.PUBACK:
-            return None
-        return self._settle(packet_id, found)
+            return False
+        self._settle(packet_id, found)
+        return True
 
-    def pubrec(self, packet_id: int, reason: int = 0) -> tuple[Pubrel | None, int | None]:
-        """The PUBREL to send, and the token if a refusal has settled it.
+    def pubrec(self, packet_id: int, reason: int = 0) -> Pubrel | None:
+        """The PUBREL to send; None where a refusal has settled the delivery, or answers nothing.
 
         Unknown identifiers get a PUBREL with 0x92, so that the client lets go of them;
         a second PUBREC gets a second PUBREL.
         """
         found = self.in_flight.get(packet_id)
         if found is None or found.stage is Stage.PUBACK:
-            if reason >= 0x80:
-                return None, None
-            return Pubrel(packet_id, ReasonCode.PACKET_IDENTIFIER_NOT_FOUND), None
+            return None if reason >= 0x80 else Pubrel(packet_id, ReasonCode.PACKET_IDENTIFIER_NOT_FOUND)
         if reason >= 0x80:
-            return None, self._settle(packet_id, found)
+            self._settle(packet_id, found)
+            return None
         self._has_answered(found)
         found.stage = Stage.PUBCOMP
         self.in_flight[packet_id] = self.in_flight.pop(packet_id)
-        return Pubrel(packet_id), None
+        return Pubrel(packet_id)
 
-    def pubcomp(self, packet_id: int, reason: int = 0) -> int | None:
-        """The token that is settled, whatever the reason; None if this answers nothing we sent."""
+    def pubcomp(self, packet_id: int, reason: int = 0) -> bool:
+        """Whether this settles a delivery, whatever the reason; False if it answers nothing we sent."""
         found = self.in_flight.get(packet_id)
         if found is None or found.stage is not Stage.PUBCOMP:
-            return None
-        return self._settle(packet_id, found)
+            return False
+        self._settle(packet_id, found)
+        return True
 
-    def let_go(self, packet_id: int) -> int | None:
+    def let_go(self, packet_id: int) -> None:
         """The PUBLISH could not be sent (too large for this client): settled, as if it had been answered
         [MQTT-3.1.2-25]."""
-        found = self.in_flight.get(packet_id)
-        return None if found is None else self._settle(packet_id, found)
+        if (found := self.in_flight.get(packet_id)) is not None:
+            self._settle(packet_id, found)
 
-    def _settle(self, packet_id: int, found: InFlight) -> int | None:
+    def _settle(self, packet_id: int, found: InFlight) -> None:
         self._has_answered(found)
         del self.in_flight[packet_id]
-        token = found.delivery.token
-        return None if token == NO_TOKEN else token
 
     def _has_answered(self, found: InFlight) -> None:
         """An answer to what this connection has not even repeated counts all the same."""
@@ -320,45 +355,38 @@ class Session:
 
     def reconnect(
         self, now_ns: int, receive_maximum: int = PACKET_ID_MAX, load: Load | None = None
-    ) -> tuple[list[Publish | Pubrel], list[int]]:
+    ) -> list[Publish | Pubrel]:
         """The session has a connection again (or for the first time): what must be repeated, in order.
 
         PUBLISH with DUP [MQTT-3.3.1-1] or PUBREL, with their old identifiers
-        [MQTT-4.4.0-1], and tokens as from `take`. Call it once, after CONNACK. When the
-        client's Receive Maximum has become smaller, the rest follows from `take` as it answers.
+        [MQTT-4.4.0-1]. Call it once, after CONNACK. When the client's Receive Maximum has
+        become smaller, the rest follows from `take` as it answers.
         """
         self._disconnected_at = None
-        self._window = min(self._window_max, receive_maximum)
+        self._window = min(self.window_max, receive_maximum)
         for found in self.in_flight.values():
             found.sent = False
         self._unsent = len(self.in_flight)
         packets: list[Publish | Pubrel] = []
-        settled: list[int] = []
-        self._repeat(now_ns, load, packets, settled)
-        return packets, settled
+        self._repeat(now_ns, load, packets)
+        return packets
 
-    def _repeat(
-        self, now_ns: int, load: Load | None, packets: list[Publish | Pubrel], settled: list[int]
-    ) -> None:
+    def _repeat(self, now_ns: int, load: Load | None, packets: list[Publish | Pubrel]) -> None:
         room = self._window - (len(self.in_flight) - self._unsent)
         for packet_id, found in list(self.in_flight.items()):
             if found.sent:
                 continue
-            delivery = found.delivery
             if found.stage is Stage.PUBCOMP:
                 packets.append(Pubrel(packet_id))
             elif room <= 0:
                 continue
             else:
-                message = delivery.message
-                if message is None and load is not None:
-                    message = load(delivery.token)
+                message = self._message(found.delivery, load)
                 if message is None:
-                    # Its record is gone (retention): there is nothing left to repeat.
-                    if (token := self._settle(packet_id, found)) is not None:
-                        settled.append(token)
+                    # Its record is gone, or the right to it: there is nothing left to repeat.
+                    self._settle(packet_id, found)
                     continue
-                packets.append(_publish(delivery, message, packet_id, True, now_ns))
+                packets.append(_publish(found.delivery, message, packet_id, True, now_ns))
             room -= 1
             self._has_answered(found)
 

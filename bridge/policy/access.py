@@ -30,7 +30,17 @@ import msgspec
 
 from bridge.topic import check_topic_filter
 
-__all__ = ["ANONYMOUS", "EVERYTHING", "Access", "Identity", "Rights", "Rule", "check_rule_filter", "fits"]
+__all__ = [
+    "ANONYMOUS",
+    "EVERYTHING",
+    "Access",
+    "Identity",
+    "Rights",
+    "Rule",
+    "check_rule_filter",
+    "fill",
+    "fits",
+]
 
 _REMEMBERED_MAX: Final = 4_096  # answers of one kind for one device; a device may make up topics without end
 _PLACEHOLDERS: Final = ("{user}", "{client}")
@@ -111,13 +121,13 @@ def _compile(text: str, identity: Identity, client_id: str) -> _Filter | None:
         if level == "+":
             levels.append(_PLUS)
         else:
-            levels.append(_fill(level, identity.user, client_id))
+            levels.append(fill(level, identity.user, client_id))
     return tuple(levels), False
 
 
-def _fill(level: str, user: str, client_id: str) -> str:
-    """The level with both names in their places; a name that looks like a placeholder stays what it is."""
-    parts = level.split("{user}")
+def fill(text: str, user: str, client_id: str) -> str:
+    """The text with both names in their places; a name that looks like a placeholder stays what it is."""
+    parts = text.split("{user}")
     return user.join(part.replace("{client}", client_id) for part in parts)
 
 

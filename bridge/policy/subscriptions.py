@@ -25,7 +25,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 from typing import Final, Generic, TypeVar
 
-from bridge.topic import check_topic_filter
+from bridge.topic import LEVELS_ANY, check_topic_filter
 
 __all__ = ["Matches", "SharedGroup", "Subscriptions", "split_share"]
 
@@ -219,7 +219,7 @@ class Subscriptions(Generic[O, S]):
         Returns whether it is new. Raises ValueError for a filter that is not valid.
         """
         group, rest = split_share(topic_filter)
-        if wrong := check_topic_filter(rest):
+        if wrong := check_topic_filter(rest, LEVELS_ANY):  # how many are too many was asked before
             raise ValueError(wrong)
         entry = self._filter(rest)
         if group is None:

@@ -23,9 +23,10 @@ from bridge.mqtt.packet import (
     Pubrel,
     Suback,
     Unsuback,
+    Will,
 )
 from tests.mqtt.strategies import versioned
-from tests.mqtt.vectors import BYTES, HOSTILE
+from tests.mqtt.vectors import BYTES, HOSTILE, TOO_DEEP
 
 
 def opened(version: int = 4, properties: Properties | None = None, **granted) -> Connection:
@@ -166,7 +167,9 @@ def test_a_bad_connect_is_answered_as_well_as_its_version_can(spelled, answer):
 
 
 @pytest.mark.parametrize(
-    ("version", "spelled", "reason"), [row[1:] for row in HOSTILE], ids=[r[0] for r in HOSTILE]
+    ("version", "spelled", "reason"),
+    [row[1:] for row in HOSTILE + TOO_DEEP],
+    ids=[row[0] for row in HOSTILE + TOO_DEEP],
 )
 def test_hostile_input_ends_an_open_connection(version, spelled, reason):
     connection = opened(version) if version else Connection(0)
@@ -385,6 +388,51 @@ def test_what_the_client_granted_is_known():
     assert (connection.receive_maximum, connection.packet_bytes_max) == (7, 99)
     assert connection.topic_alias_maximum == 3
     assert (opened().receive_maximum, opened().packet_bytes_max) == (65_535, None)
+
+
+@pytest.mark.parametrize("levels", [20, 21])
+def test_how_many_levels_are_too_many_is_a_setting_also_for_topics_known_from_others(levels):
+    topic = "/".join("x" * levels)
+    deep, flat = Connection(0), Connection(0, levels_max=20)
+    for connection, fits in ((deep, True), (flat, levels <= 20), (deep, True), (flat, levels <= 20)):
+        if connection.state is State.NEW:
+            connection.receive(encode(Connect("c"), 4), 0)
+            connection.accept(0, 10)
+        packets, fault = connection.receive(encode(Publish(topic, b""), 4), 0)
+        assert bool(packets) is fits
+        if not fits:
+            assert reason_of(fault) in (0x90, None)
+    will = Connect("c", will=Will(topic, b""))
+    assert bool(Connection(0, levels_max=20).receive(encode(will, 4), 0)[0]) is (levels <= 20)
+
+
+def test_topics_towards_the_client_get_aliases_as_long_as_there_are_some():
+    connection = opened(5, Properties(topic_alias_maximum=2), topic_alias_maximum=10)
+    assert connection.aliasing
+    sent = [decode(connection.encode(Publish(topic, b"")), 5)[0] for topic in ("a", "b", "c", "a", "c", "b")]
+    assert [(each.topic, each.properties and each.properties.topic_alias) for each in sent] == [
+        ("a", 1), ("b", 2), ("c", None), ("", 1), ("c", None), ("", 2),
+    ]  # fmt: skip
+    assert not opened(5, topic_alias_maximum=10).aliasing
+    assert not opened(4, topic_alias_maximum=10).aliasing
+
+
+def test_an_alias_that_the_client_never_heard_of_is_not_used():
+    connection = opened(5, Properties(topic_alias_maximum=2, maximum_packet_size=20), topic_alias_maximum=2)
+    assert connection.encode(Publish("topic", b"x" * 30)) is None
+    fits = connection.encode(Publish("topic", b"x" * 10))  # 20 bytes, and there is no room for an alias
+    assert decode(fits, 5)[0].topic == "topic"
+    short = [decode(connection.encode(Publish("topic", b"")), 5)[0] for _ in range(2)]
+    assert [each.topic for each in short] == ["topic", ""]
+
+
+def test_without_reason_strings_the_client_gets_codes_alone():
+    connection = Connection(0, reason_strings=False)
+    connection.receive(encode(Connect("c", 5), 5), 0)
+    connection.accept(0, 10)
+    said = connection.encode(Puback(1, 0x87, Properties(reason_string="not allowed")))
+    assert said == encode(Puback(1, 0x87), 5)
+    assert connection.goodbye(0x87, "not allowed") == encode(Disconnect(0x87), 5)
 
 
 def test_a_publish_too_large_for_the_client_is_not_encoded():

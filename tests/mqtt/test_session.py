@@ -84,17 +84,16 @@ def test_identifiers_survive_the_connection():
 def test_the_window_holds_back_what_the_client_did_not_grant():
     session = filled(5, window_max=10)
     session.reconnect(0, receive_maximum=2)
-    packets, settled = session.take(0)
+    packets = session.take(0)
     assert packets == [Publish("t", b"0", 1, packet_id=1), Publish("t", b"1", 1, packet_id=2)]
-    assert settled == []
-    assert session.take(0) == ([], [])
-    assert session.puback(1) == 0
-    assert ids(session.take(0)[0]) == [3]
+    assert session.take(0) == []
+    assert session.puback(1)
+    assert ids(session.take(0)) == [3]
     assert session.queued == 2
 
 
 def test_our_limit_holds_when_the_client_grants_more():
-    assert len(filled(5, window_max=3).take(0)[0]) == 3
+    assert len(filled(5, window_max=3).take(0)) == 3
 
 
 def test_the_queue_is_bounded():
@@ -105,36 +104,38 @@ def test_the_queue_is_bounded():
 
 def test_qos_2_walks_through_its_stages():
     session = filled(1, qos=2)
-    assert session.take(0)[0] == [Publish("t", b"0", 2, packet_id=1)]
-    assert session.puback(1) is None
-    assert session.pubcomp(1) is None
-    assert session.pubrec(1) == (Pubrel(1), None)
-    assert session.pubrec(1) == (Pubrel(1), None)
-    assert session.pubcomp(1) == 0
-    assert session.pubcomp(1) is None
+    assert session.take(0) == [Publish("t", b"0", 2, packet_id=1)]
+    assert not session.puback(1)
+    assert not session.pubcomp(1)
+    assert session.pubrec(1) == Pubrel(1)
+    assert session.pubrec(1) == Pubrel(1)
+    assert session.pubcomp(1)
+    assert not session.pubcomp(1)
 
 
 def test_a_refusing_pubrec_settles():
     session = filled(1, qos=2)
     session.take(0)
-    assert session.pubrec(1, 0x97) == (None, 0)
+    assert session.pubrec(1, 0x97) is None
     assert session.in_flight == {}
 
 
 def test_a_refusing_puback_settles():
     session = filled(1)
     session.take(0)
-    assert session.puback(1, 0x87) == 0
+    assert session.puback(1, 0x87)
+    assert session.oldest() is None
 
 
 def test_unknown_answers_settle_nothing():
     session = filled(1)
     session.take(0)
-    assert session.puback(9) is None
-    assert session.pubcomp(9) is None
-    assert session.pubrec(9) == (Pubrel(9, 0x92), None)
-    assert session.pubrec(9, 0x80) == (None, None)
-    assert session.pubrec(1) == (Pubrel(1, 0x92), None)  # it was QoS 1
+    assert not session.puback(9)
+    assert not session.pubcomp(9)
+    assert session.pubrec(9) == Pubrel(9, 0x92)
+    assert session.pubrec(9, 0x80) is None
+    assert session.pubrec(1) == Pubrel(1, 0x92)  # it was QoS 1
+    assert session.oldest() == 0
 
 
 def test_token_0_is_a_token_and_no_token_is_none():
@@ -142,10 +143,15 @@ def test_token_0_is_a_token_and_no_token_is_none():
     session.reconnect(0)
     session.offer(NO_TOKEN, 1, message=message(1))
     session.offer(NO_TOKEN, 0, message=message(2))
-    packets, settled = session.take(0)
-    assert (len(packets), settled) == (2, [])
-    assert session.puback(1) is None
-    assert session.in_flight == {}
+    assert session.oldest() is None
+    assert len(session.take(0)) == 2
+    assert session.puback(1)
+    session.offer(0, 1, message=message(0))
+    assert session.oldest() == 0
+    session.take(0)
+    assert (session.oldest(), session.taken) == (0, 0)
+    assert session.puback(2)
+    assert session.oldest() is None
 
 
 def test_messages_are_loaded_when_there_is_room():
@@ -159,30 +165,31 @@ def test_messages_are_loaded_when_there_is_room():
         asked.append(token)
         return None if token == 1 else message(token)
 
-    packets, settled = session.take(0, load)
+    packets = session.take(0, load)
     assert [packet.payload for packet in packets] == [b"0", b"2"]
-    assert (settled, asked) == ([1], [0, 1, 2])
+    assert (session.taken, asked) == (2, [0, 1, 2])
 
 
 def test_qos_0_passes_and_is_settled_at_once():
     session = filled(3, qos=0, window_max=1)
-    packets, settled = session.take(0)
-    assert (ids(packets), settled) == ([0, 0, 0], [0, 1, 2])
+    assert ids(session.take(0)) == [0, 0, 0]
+    assert session.oldest() is None
 
 
 def test_qos_0_does_not_overtake():
     session = filled(2, qos=1, window_max=1)
     session.offer(2, 0, message=message(2))
-    assert [packet.payload for packet in session.take(0)[0]] == [b"0"]
+    assert [packet.payload for packet in session.take(0)] == [b"0"]
     session.puback(1)
-    assert [packet.payload for packet in session.take(0)[0]] == [b"1", b"2"]
+    assert [packet.payload for packet in session.take(0)] == [b"1", b"2"]
 
 
 def test_what_does_not_fit_the_client_is_let_go():
     session = filled(1)
     session.take(0)
-    assert session.let_go(1) == 0
-    assert session.let_go(1) is None
+    session.let_go(1)
+    assert session.oldest() is None
+    session.let_go(1)
 
 
 def test_retain_and_subscription_identifiers_travel():
@@ -191,10 +198,30 @@ def test_retain_and_subscription_identifiers_travel():
     content = Properties(content_type="a")
     session.offer(1, 1, True, (5, 9), message(1, properties=content))
     session.offer(2, 1, False, (5,), message(2))
-    one, two = session.take(0)[0]
+    one, two = session.take(0)
     assert one.retain
     assert one.properties == Properties(content_type="a", subscription_identifiers=(5, 9))
     assert two.properties == Properties(subscription_identifiers=(5,))
+
+
+def test_what_the_client_may_not_have_any_more_is_let_go_when_its_turn_comes():
+    session = filled(3, window_max=2)
+    session.take(0)
+    session.admit = lambda topic: False
+    assert session.reconnect(0) == []
+    assert session.take(0) == []
+    assert session.oldest() is None
+
+
+def test_the_queue_is_bounded_in_bytes_but_takes_one_that_is_larger_than_all_of_it():
+    session = Session("c", bytes_max=10)
+    assert session.offer(0, 1, size=100)
+    assert not session.offer(1, 1, size=1)
+    assert session.drop_before(1) == 1
+    assert session.offer(2, 1, size=6)
+    assert not session.offer(3, 1, size=5)
+    assert session.offer(4, 1, size=4)
+    assert (session.queued_bytes, session.oldest()) == (10, 2)
 
 
 # ---- packet identifiers ----
@@ -202,12 +229,12 @@ def test_retain_and_subscription_identifiers_travel():
 
 def test_identifiers_wrap_around_and_skip_those_in_use():
     session = filled(4, next_packet_id=65_534)
-    assert ids(session.take(0)[0]) == [65_534, 65_535, 1, 2]
+    assert ids(session.take(0)) == [65_534, 65_535, 1, 2]
     session.puback(65_535)
-    session._next_packet_id = 65_534
+    session.next_packet_id = 65_534
     session.offer(4, 1, message=message(4))
     session.offer(5, 1, message=message(5))
-    assert ids(session.take(0)[0]) == [65_535, 3]
+    assert ids(session.take(0)) == [65_535, 3]
 
 
 @given(st.lists(st.integers(0, 3), max_size=60))
@@ -217,13 +244,13 @@ def test_an_identifier_is_never_used_twice_at_once(answers):
     flying: set[int] = set()
     for token, answer in enumerate(answers):
         session.offer(token, 1, message=message(token))
-        fresh = ids(session.take(0)[0])
+        fresh = ids(session.take(0))
         assert not flying & set(fresh)
         assert 0 not in fresh
         flying |= set(fresh)
         assert len(flying) <= 3
         for packet_id in sorted(flying)[:answer]:
-            assert session.puback(packet_id) is not None
+            assert session.puback(packet_id)
             flying.remove(packet_id)
 
 
@@ -235,14 +262,12 @@ def test_what_was_not_answered_is_repeated_in_order_with_dup():
     session.take(0)
     session.puback(2)
     session.disconnect(0)
-    packets, settled = session.reconnect(0)
-    assert packets == [
+    assert session.reconnect(0) == [
         Publish("t", b"0", 1, dup=True, packet_id=1),
         Publish("t", b"2", 1, dup=True, packet_id=3),
     ]
-    assert settled == []
-    assert session.take(0) == ([], [])
-    assert session.puback(3) == 2
+    assert session.take(0) == []
+    assert session.puback(3)
 
 
 def test_after_pubrec_only_pubrel_is_repeated_in_the_order_of_pubrecs():
@@ -250,22 +275,21 @@ def test_after_pubrec_only_pubrel_is_repeated_in_the_order_of_pubrecs():
     session.take(0)
     session.pubrec(3)
     session.pubrec(1)
-    packets, _ = session.reconnect(0)
+    packets = session.reconnect(0)
     assert packets == [Publish("t", b"1", 2, dup=True, packet_id=2), Pubrel(3), Pubrel(1)]
 
 
 def test_a_smaller_receive_maximum_is_kept_while_repeating():
     session = filled(5, window_max=4)
     session.take(0)
-    packets, _ = session.reconnect(0, receive_maximum=2)
-    assert ids(packets) == [1, 2]
-    assert session.take(0) == ([], [])
-    assert session.puback(1) == 0
-    packets, _ = session.take(0)
+    assert ids(session.reconnect(0, receive_maximum=2)) == [1, 2]
+    assert session.take(0) == []
+    assert session.puback(1)
+    packets = session.take(0)
     assert (ids(packets), packets[0].dup) == ([3], True)
     session.puback(2)
     session.puback(3)
-    packets, _ = session.take(0)
+    packets = session.take(0)
     assert [(packet.packet_id, packet.dup) for packet in packets] == [(4, True), (5, False)]
 
 
@@ -273,12 +297,12 @@ def test_an_answer_to_what_was_not_repeated_yet_counts():
     session = filled(3, window_max=3)
     session.take(0)
     session.reconnect(0, receive_maximum=1)
-    assert session.puback(3) == 2
-    assert session.puback(1) == 0
-    assert ids(session.take(0)[0]) == [2]
-    assert session.puback(2) == 1
+    assert session.puback(3)
+    assert session.puback(1)
+    assert ids(session.take(0)) == [2]
+    assert session.puback(2)
     session.offer(9, 1, message=message(9))
-    assert ids(session.take(0)[0]) == [4]
+    assert ids(session.take(0)) == [4]
 
 
 def test_repeated_messages_are_loaded_again_and_let_go_when_gone():
@@ -287,9 +311,9 @@ def test_repeated_messages_are_loaded_again_and_let_go_when_gone():
     session.offer(10, 1)
     session.offer(11, 2)
     session.take(0, message)
-    packets, settled = session.reconnect(0, load=lambda token: message(token) if token == 11 else None)
+    packets = session.reconnect(0, load=lambda token: message(token) if token == 11 else None)
     assert [packet.payload for packet in packets] == [b"11"]
-    assert settled == [10]
+    assert session.oldest() == 11
 
 
 @given(
@@ -300,31 +324,30 @@ def test_every_token_is_settled_once_and_the_window_is_never_exceeded(steps, rec
     """Against a client that answers whatever it got last, in order."""
     session = Session("c", window_max=4)
     session.reconnect(0, receive_maximum)
-    offered, settled, unanswered = 0, [], []
+    offered, settled, unanswered = 0, 0, []
     for step in [*steps, *["take", "answer"] * 200]:
         sent: list[Publish | Pubrel] = []
         if step.startswith("offer"):
             session.offer(offered, int(step[-1]), message=message(offered))
             offered += 1
         elif step == "take":
-            sent, none = session.take(0)
-            assert none == []
+            sent = session.take(0)
         elif step == "reconnect":
             unanswered = []
-            sent, none = session.reconnect(0, receive_maximum)
-            assert none == []
+            sent = session.reconnect(0, receive_maximum)
         elif unanswered:
             packet = unanswered.pop(0)
             if type(packet) is Pubrel:
-                settled.append(session.pubcomp(packet.packet_id))
+                settled += session.pubcomp(packet.packet_id)
             elif packet.qos == 1:
-                settled.append(session.puback(packet.packet_id))
+                settled += session.puback(packet.packet_id)
             else:
-                unanswered.append(session.pubrec(packet.packet_id)[0])
+                unanswered.append(session.pubrec(packet.packet_id))
         unanswered += sent
         assert sum(type(packet) is Publish for packet in unanswered) <= receive_maximum
-    assert sorted(settled) == list(range(offered))
-    assert session.in_flight == {}
+    assert settled == offered
+    assert session.taken == offered - 1
+    assert session.oldest() is None
 
 
 # ---- time ----
@@ -342,7 +365,7 @@ def test_the_expiry_interval_tells_what_is_left(now_s, left_s):
     session = Session("c")
     session.reconnect(0)
     session.offer(1, 1, message=expiring(10))
-    (packet,), _ = session.take(int(now_s * SECOND))
+    (packet,) = session.take(int(now_s * SECOND))
     assert packet.properties == Properties(message_expiry_interval_s=left_s)
 
 
@@ -350,7 +373,8 @@ def test_what_has_expired_is_settled_and_not_sent():
     session = Session("c")
     session.reconnect(0)
     session.offer(1, 1, message=expiring(10))
-    assert session.take(110 * SECOND + 1) == ([], [1])
+    assert session.take(110 * SECOND + 1) == []
+    assert (session.taken, session.oldest()) == (1, None)
 
 
 def test_what_was_begun_is_repeated_even_when_it_has_expired():
@@ -358,7 +382,7 @@ def test_what_was_begun_is_repeated_even_when_it_has_expired():
     session.reconnect(0)
     session.offer(1, 1, message=expiring(10))
     session.take(100 * SECOND)
-    (packet,), _ = session.reconnect(500 * SECOND)
+    (packet,) = session.reconnect(500 * SECOND)
     assert packet.properties.message_expiry_interval_s == 0
 
 
