@@ -59,6 +59,7 @@ class Committer:
         self._parts = parts
         self._loop = asyncio.get_running_loop()
         self._waiters: list[Waiter] = []
+        self._before: list[Callable[[], None]] = []
         self._after: list[Callable[[], None]] = []
         self._scheduled = False
         self._thread: ThreadPoolExecutor | None = None
@@ -75,6 +76,13 @@ class Committer:
     def accepting(self) -> bool:
         """Whether it makes sense to queue a message: no commit has just failed."""
         return self.fault is None or self._loop.time() - self._failed_at > PROBE_AFTER_S
+
+    def before_commit(self, callback: Callable[[], None]) -> None:
+        """Call `callback` when a commit begins: what it adds to the parts belongs to that commit.
+
+        For state that changes many times between two commits, and is written once.
+        """
+        self._before.append(callback)
 
     def after_commit(self, callback: Callable[[], None]) -> None:
         """Call `callback` after each commit that succeeded: readers look for news then."""
@@ -121,6 +129,8 @@ class Committer:
         self._scheduled = False
         self.turn += 1
         waiters, self._waiters = self._waiters, []
+        for callback in self._before:
+            self._tell(callback)
         work = [(part, part.take()) for part in self._parts if part.dirty]
         if not work:
             self._finish(waiters, work, None, 0.0)

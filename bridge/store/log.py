@@ -36,7 +36,7 @@ import errno
 import os
 import time
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from bridge.message import Message
@@ -56,6 +56,7 @@ SEGMENT_BYTES_MAX: Final = 16 * 1024 * 1024
 SEGMENT_BYTES_MIN: Final = 64 * 1024
 NOTE_BYTES_MAX: Final = 16 * 1024
 _OPEN_SEGMENTS_MAX: Final = 16
+_NO_NOTES: Final[dict[int, bytes]] = {}
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -229,8 +230,14 @@ class Log:
         self._reserved += amount
         return True
 
-    def extend(self, messages: Sequence[Message]) -> None:
-        """Queue messages for the next commit, in order. Nothing is safe before that."""
+    def extend(self, messages: Sequence[Message], notes: Mapping[int, bytes] = _NO_NOTES) -> None:
+        """Queue messages for the next commit, in order. Nothing is safe before that.
+
+        `notes` has what is to stand beside message `i` under `i`, where there is something.
+        """
+        if notes:
+            begin = len(self._pending)
+            self._notes.update((begin + nth, note) for nth, note in notes.items())
         self._pending.extend(messages)
 
     def append(self, message: Message, note: bytes = b"") -> None:
