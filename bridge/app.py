@@ -17,21 +17,26 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
+from functools import partial
 from typing import Final
 
 from bridge import __version__
 from bridge.broker.broker import Broker
 from bridge.broker.crowd import allow_descriptors
 from bridge.broker.listener import Listener
+from bridge.broker.sys_topics import SysTopics
+from bridge.broker.tls import build_context
 from bridge.config.doors import build_door, build_place
 from bridge.config.model import Config
+from bridge.config.rights import load_access
 from bridge.config.routes import build_routes
-from bridge.errors import ConfigError
+from bridge.errors import BridgeError, ConfigError
 from bridge.forward.forwarder import Forwarder
 from bridge.forward.keeper import Keeper
 from bridge.forward.room import Room
 from bridge.observe import notify
 from bridge.observe.status import MqttStatus, RouteStatus, SinkStatus, Status, StoreStatus
+from bridge.policy.access import Access, fill
 from bridge.sinks import create, describe
 from bridge.store import Spool
 from bridge.store.files import OS_FILES, Files
@@ -42,6 +47,7 @@ log = logging.getLogger(__name__)
 
 DRAIN_WAIT_S: Final = 2.0  # what batches under way get at a stop; the whole stop stays under 5 s
 RESTART_WAIT_S: Final = 5.0
+_STANDING: Final = ("gateway", "store", "sinks", "routes", "web", "sys")  # what a reload does not change
 
 
 class Gateway:
@@ -93,7 +99,16 @@ class Gateway:
             if self.failed.done():
                 self.failed.result()
             room = Room(self.spool.uplink, self.forwarders)
-            self.broker = Broker(self.spool, routes, room.make, config.broker_limits)
+            users, rules = load_access(config)
+            self.broker = Broker(
+                self.spool,
+                routes,
+                room.make,
+                config.broker_limits,
+                users=users,
+                access=Access(rules),
+                response_topic=_response_topic(config),
+            )
             stack.push_async_callback(self.broker.stop)
             allow_descriptors(config.broker_limits.connections_max)
             for model in config.listeners:
@@ -105,10 +120,41 @@ class Gateway:
             if config.web is not None:
                 await self._start_web(stack, config.web.host, config.web.port)
             self._last("broker", self.broker.run)
+            if config.sys is not None:
+                topics = SysTopics(self.broker, __version__, self._facts)
+                self._last("sys", partial(topics.run, config.sys.interval))
             if interval_s := notify.watchdog_interval_s():
                 self._last("watchdog", lambda: _beat(interval_s))
             self._stack = stack.pop_all()
         notify.ready()
+
+    def reload(self, config: Config) -> None:
+        """Users, rules, certificates and limits are from now on those of `config`.
+
+        Raises ConfigError with everything as it was. What else has changed needs a
+        restart; the log says so.
+        """
+        users, rules = load_access(config)
+        there = {model.url: model for model in config.listeners}
+        doors = []
+        for listener in self.listeners:
+            if (model := there.pop(listener.door.url, None)) is not None:
+                place = build_place(config, model)
+                if place.tls is not None:
+                    build_context(place.tls)  # all of them, before the first is changed
+                doors.append((listener, build_door(config, model), place))
+        for listener, door, place in doors:
+            listener.reload(place)
+            listener.door.become(door)
+        later = [name for name in _STANDING if getattr(config, name) != getattr(self.config, name)]
+        if there or len(doors) < len(self.listeners):
+            later.append("listeners")
+        self.broker.limits = config.broker_limits
+        self.broker.response_topic = _response_topic(config)
+        self.broker.reload(users, Access(rules))
+        if later:
+            log.warning("changed and needs a restart parts=%s", ",".join(later))
+        log.info("reloaded users=%d rules=%d", len(users or ()), len(rules or ()))
 
     async def stop(self) -> None:
         """Afterwards all is saved and closed. Takes less than 5 s."""
@@ -209,6 +255,19 @@ class Gateway:
             return [f"store: {self.spool.committer.fault}"]
         return []
 
+    def _facts(self) -> dict[str, object]:
+        """What of the cloud side devices may see under `$SYS`."""
+        facts: dict[str, object] = {
+            f"sinks/{name}/state": "up" if keeper.up else "down" for name, keeper in self.keepers.items()
+        }
+        for forwarder in self.forwarders:
+            status = self._route_status(forwarder)
+            about = f"routes/{forwarder.route.name}/backlog"
+            facts[f"{about}/messages"] = status.backlog_messages
+            facts[f"{about}/bytes"] = status.backlog_bytes
+            facts[f"{about}/age"] = f"{status.oldest_age_s:.0f} seconds"
+        return facts
+
     def _sink_status(self, name: str) -> SinkStatus:
         keeper, options = self.keepers[name], self.config.sinks[name].options
         return SinkStatus(
@@ -235,27 +294,47 @@ class Gateway:
         )
 
 
-def run(config: Config, started: Callable[[Gateway], None] = lambda gateway: None) -> int:
+def run(
+    config: Config,
+    started: Callable[[Gateway], None] = lambda gateway: None,
+    read_again: Callable[[], Config] | None = None,
+) -> int:
     """Run a gateway until SIGTERM or SIGINT; return the exit code.
 
-    `started` is called once devices can connect. Raises ConfigError and StoreError
-    when it cannot start, and ConfigError when a sink finds out later.
+    `started` is called once devices can connect; `read_again` gives the configuration
+    anew, for SIGHUP. Raises ConfigError and StoreError when it cannot start, and
+    ConfigError when a sink finds out later.
     """
     with contextlib.suppress(ImportError):
         import uvloop
 
-        code: int = uvloop.run(_run(config, started))
+        code: int = uvloop.run(_run(config, started, read_again))
         return code
-    return asyncio.run(_run(config, started))
+    return asyncio.run(_run(config, started, read_again))
 
 
-async def _run(config: Config, started: Callable[[Gateway], None]) -> int:
+def _reload(gateway: Gateway, read_again: Callable[[], Config]) -> None:
+    """SIGHUP: a mistake in the files leaves everything as it is, and says so."""
+    try:
+        gateway.reload(read_again())
+    except (BridgeError, OSError) as error:
+        for line in str(error).splitlines():
+            log.error("not reloaded reason=%s", line)
+
+
+async def _run(
+    config: Config, started: Callable[[Gateway], None], read_again: Callable[[], Config] | None
+) -> int:
     gateway = Gateway(config)
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    # Before the start is over a SIGHUP asks for nothing that is not being done anyway.
+    loop.add_signal_handler(signal.SIGHUP, lambda: None)
     await gateway.start()
+    if read_again is not None:
+        loop.add_signal_handler(signal.SIGHUP, _reload, gateway, read_again)
     try:
         started(gateway)
         waiting = asyncio.ensure_future(stop.wait())
@@ -267,6 +346,11 @@ async def _run(config: Config, started: Callable[[Gateway], None]) -> int:
     if gateway.failed.done():
         gateway.failed.result()
     return 0
+
+
+def _response_topic(config: Config) -> Callable[[str, str], str] | None:
+    text = config.access.response_topic
+    return None if text is None else partial(fill, text)
 
 
 async def _beat(interval_s: float) -> None:

@@ -7,25 +7,35 @@
       outlives it               commit, delivered when that is done
 
 The downlink log is read once for all sessions: one pass through the filters finds
-who wants an entry, and what waits for one session is a list of positions. The
-work grows with deliveries, not with sessions times entries.
+who wants an entry, and what waits for one session is a list of tokens. The work
+grows with deliveries, not with sessions times entries.
 
-A session's `mark` is the position before which it has settled everything. Marks
-are saved once a second and not synced: a lost one repeats messages.
+What leaves for a session that outlives its connection is written down first, with
+its packet identifier (`bridge.broker.stored`): one commit more, shared by all. After
+a crash the same message goes out under the same identifier, so a device that has it
+already can tell.
+
+Who may not receive a topic is left out when it is decided who wants it, and asked
+again when a message leaves that has waited: rules may have changed meanwhile.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from bridge.broker.stored import Note, decode_note, encode
+from bridge.broker.subscriber import position_of, token_at
+from bridge.errors import StoreError
 from bridge.message import Message, Properties
 from bridge.mqtt.codec import Imprint, imprint
 from bridge.mqtt.packet import Publish, Pubrel, Subscription
+from bridge.mqtt.reason import ReasonCode
 from bridge.mqtt.session import NO_TOKEN
 from bridge.store import Entry
 from bridge.store.log import NOTE_BYTES_MAX
@@ -33,6 +43,7 @@ from bridge.store.log import NOTE_BYTES_MAX
 if TYPE_CHECKING:
     from bridge.broker.broker import Broker
     from bridge.broker.inlet import Decision
+    from bridge.broker.link import Link
     from bridge.broker.subscriber import Subscriber
 
 __all__ = ["Delivery"]
@@ -44,8 +55,6 @@ _REPORT_EVERY_S: Final = 60.0
 _RETAINED_AT_ONCE: Final = 100  # between two looks at whether the device still reads
 
 Chosen = list[tuple[str, str]]  # for a shared subscription: Client Identifier, filter with $share
-_encode_chosen: Final = msgspec.json.Encoder().encode
-_decode_chosen: Final = msgspec.json.Decoder(Chosen).decode
 
 
 class Delivery:
@@ -56,17 +65,18 @@ class Delivery:
         self._log = broker.spool.downlink
         self._position = self._log.durable
         self.delivered = 0
+        self.payload_bytes = 0
         self.dropped = 0
         self._reported = 0
         self._reported_at = 0.0
 
     # ---- in ------------------------------------------------------------------------
 
-    def distribute(self, message: Message, decision: Decision) -> None:
-        """Give one new message to everyone who subscribed, by way of memory or the downlink log."""
-        if message.retain:
-            self._broker.retained.keep(message)
-            self._broker.spool.committer.schedule()
+    def distribute(self, message: Message, decision: Decision, packet_id: int = 0) -> None:
+        """Give one new message to everyone who subscribed, by way of memory or the downlink log.
+
+        `packet_id` is that of a QoS 2 PUBLISH whose repetition must be known after a crash.
+        """
         matched = decision.matches
         if matched is None:
             return
@@ -75,26 +85,28 @@ class Delivery:
         for subscriber, subscriptions in matched.owners.items():
             logged |= self._give(message, subscriber, subscriptions, imprints)
         chosen: Chosen = []
+        topic = message.topic
         for group in matched.groups:
-            picked = group.choose(_online) or group.choose(_outlives)
+            picked = group.choose(lambda one: one.link is not None and one.rights.may_receive(topic))
+            picked = picked or group.choose(lambda one: one.outlives and one.rights.may_receive(topic))
             if picked is None:
                 continue
             subscriber, subscription = picked
             if self._give(message, subscriber, (subscription,), imprints):
                 chosen.append((subscriber.session.client_id, subscription.topic_filter))
         if logged or chosen:
-            self._store(message, self._note(chosen))
+            self._store(message, self._note(packet_id, chosen))
 
-    def _note(self, chosen: Chosen) -> bytes:
-        """Who was chosen, to be stored beside the message, as far as there is room for names."""
-        if not chosen:
+    def _note(self, packet_id: int, chosen: Chosen) -> bytes:
+        """What has to stand beside the message; of those who were chosen, as many as there is room for."""
+        if not chosen and not packet_id:
             return b""
-        note = _encode_chosen(chosen)
+        note = encode(Note(packet_id, chosen))
         while len(note) > NOTE_BYTES_MAX:
             kept = len(chosen) // 2
-            self._drop(len(chosen) - kept)
+            self.drop(len(chosen) - kept)
             chosen = chosen[:kept]
-            note = _encode_chosen(chosen)
+            note = encode(Note(packet_id, chosen))
         return note
 
     def _give(
@@ -114,11 +126,13 @@ class Delivery:
             return False
         if subscriber.outlives:
             return True
-        if not subscriber.offer(NO_TOKEN, qos, retain, identifiers, message):
+        offer = subscriber.session.offer
+        size = _size(message)
+        if not offer(NO_TOKEN, qos, retain, identifiers, message, size):
             # One turn of the loop may bring more than the queue holds, for a device that is quick.
             self.flush(subscriber)
-            if not subscriber.offer(NO_TOKEN, qos, retain, identifiers, message):
-                self._drop()
+            if not offer(NO_TOKEN, qos, retain, identifiers, message, size):
+                self.drop()
                 return False
         self._broker.deliver_soon(subscriber)
         return False
@@ -134,13 +148,13 @@ class Delivery:
         link = subscriber.link
         if link is None:
             return
-        if link.unsent_bytes > self._broker.limits.unsent_bytes_max:
-            self._drop()
+        if link.unsent_bytes > link.limits.unsent_bytes_max:
+            self.drop()
             return
         connection = link.connection
         version = connection.version
         data: bytes | None
-        if identifiers or (message.properties is not None and version == 5):
+        if identifiers or connection.aliasing or (message.properties is not None and version == 5):
             properties = message.properties
             if identifiers:
                 properties = msgspec.structs.replace(
@@ -157,27 +171,31 @@ class Delivery:
             if connection.packet_bytes_max is not None and len(data) > connection.packet_bytes_max:
                 data = None
         if data is None:  # too large for this client v5 [MQTT-3.1.2-24]
-            self._drop()
+            self.drop()
             return
         self.delivered += 1
+        self.payload_bytes += len(message.payload)
         link.send(data)
 
-    def _store(self, message: Message, note: bytes) -> None:
+    def _store(self, message: Message, note: bytes) -> bool:
+        """Put a message into the downlink log, at the cost of the oldest there; False: there was no room."""
         amount = len(message.payload) + len(message.topic) * 4 + len(message.publisher) * 4 + len(note) + 512
         if message.properties is not None:
             amount += len(msgspec.msgpack.encode(message.properties))
         while not self._log.reserve(amount):
             end = self._log.oldest_segment_end()
             for subscriber in self._broker.subscribers.values():
-                dropped = subscriber.give_up_before(end)
-                self._drop(dropped)
+                if dropped := subscriber.session.drop_before(token_at(end)):
+                    subscriber.moved = True
+                    self.drop(dropped)
             if not self._log.trim(end):
-                self._drop()
-                return
+                self.drop()
+                return False
         self._log.append(message, note)
         self._broker.spool.committer.schedule()
+        return True
 
-    def _drop(self, count: int = 1) -> None:
+    def drop(self, count: int = 1) -> None:
         """Let go of messages for a device; said in the log once a minute."""
         if not count:
             return
@@ -206,18 +224,21 @@ class Delivery:
                 self._queue(entry, entry.position)
 
     def _queue(self, entry: Entry, stored_at: int | None) -> None:
-        message = entry.message
-        matched = self._broker.inlet.decide(message.topic).matches
-        if matched is not None:
-            for subscriber, subscriptions in matched.owners.items():
-                if subscriber.outlives:
-                    self._queue_for(entry, subscriber, subscriptions, stored_at)
-        if entry.note:
-            for client_id, topic_filter in _decode_chosen(entry.note):
+        note = decode_note(entry.note) if entry.note else None
+        if note is None or not note.retained:
+            matched = self._broker.inlet.decide(entry.message.topic).matches
+            if matched is not None:
+                for subscriber, subscriptions in matched.owners.items():
+                    if subscriber.outlives:
+                        self._queue_for(entry, subscriber, subscriptions, stored_at)
+        if note is not None:
+            for client_id, topic_filter in note.chosen:
                 chosen = self._broker.subscribers.get(client_id)
-                subscription = chosen.session.subscriptions.get(topic_filter) if chosen is not None else None
-                if chosen is not None and subscription is not None and chosen.outlives:
-                    self._queue_for(entry, chosen, (subscription,), stored_at)
+                if chosen is None:
+                    continue
+                subscription = chosen.session.subscriptions.get(topic_filter)
+                if subscription is not None and chosen.outlives:
+                    self._queue_for(entry, chosen, (subscription,), stored_at, note.retained)
 
     def _queue_for(
         self,
@@ -225,27 +246,31 @@ class Delivery:
         subscriber: Subscriber,
         subscriptions: tuple[Subscription, ...],
         stored_at: int | None,
+        retained: bool = False,
     ) -> None:
+        session, message = subscriber.session, entry.message
         if stored_at is not None:
-            if stored_at < subscriber.window.mark:
+            if stored_at < subscriber.mark:
                 return
             since = subscriber.since
             subscriptions = tuple(one for one in subscriptions if since.get(one.topic_filter, 0) <= stored_at)
-        terms = _merge(entry.message, subscriber, subscriptions)
+        terms = _merge(message, subscriber, subscriptions, retained)
         if terms is None or terms[0] == 0:
             return
         qos, retain, identifiers = terms
-        session = subscriber.session
+        token = subscriber.next_token(entry.position)
+        if token is not None and token <= session.taken:
+            return  # settled or in flight before the restart
         # Behind the window a position is enough: the message is read again when its turn comes.
-        message = entry.message if subscriber.link is not None and not session.queued else None
-        if subscriber.offer(entry.position, qos, retain, identifiers, message):
-            subscriber.hand_out(entry.position, entry.end)
-            self._broker.deliver_soon(subscriber)
-        else:
-            self._drop()
+        kept = message if subscriber.link is not None and not session.queued else None
+        if token is None or not session.offer(token, qos, retain, identifiers, kept, _size(message)):
+            self.drop()
+            return
+        self._broker.deliver_soon(subscriber)
 
-    def load(self, position: int) -> Message | None:
-        """The message at a position of the downlink log, or None when it is gone."""
+    def load(self, token: int) -> Message | None:
+        """The message of a token of the downlink log, or None when it is gone."""
+        position = position_of(token)
         entries = self._log.read(position, 1, _ONE_RECORD)
         return entries[0].message if entries and entries[0].position == position else None
 
@@ -254,19 +279,49 @@ class Delivery:
     def flush(self, subscriber: Subscriber) -> None:
         """Send a connected subscriber what its window has room for, and its socket."""
         link, session = subscriber.link, subscriber.session
+        if subscriber.backfill and subscriber.outlives and not subscriber.filling and session.room > 0:
+            self._fill_log(subscriber)
+            if subscriber.backfill and not subscriber.filling:
+                self._broker.deliver_soon(subscriber)
         while link is not None and not link.congested:
             before = len(subscriber.backfill)
-            self._fill_from_retained(subscriber)
-            packets, settled = session.take(time.time_ns(), self.load)
-            subscriber.taken()
-            subscriber.settle(settled)
+            if not subscriber.outlives:
+                self._fill_queue(subscriber)
+            queued = session.queued
+            packets = session.take(time.time_ns(), self.load)
+            subscriber.moved |= session.queued != queued
             self.send(subscriber, packets)
-            if not subscriber.backfill or len(subscriber.backfill) == before:
+            if subscriber.outlives or not subscriber.backfill or len(subscriber.backfill) == before:
                 break
             link.flush()  # only the socket knows whether the device still reads
 
-    def send(self, subscriber: Subscriber, packets: Iterable[Publish | Pubrel]) -> None:
-        """Write packets that the session gave out; what is too large for the client is settled."""
+    def send(self, subscriber: Subscriber, packets: Sequence[Publish | Pubrel]) -> None:
+        """Write packets that the session gave out: now, or when it is on the disk that they are under way."""
+        link = subscriber.link
+        assert link is not None
+        if not packets:
+            return
+        if not subscriber.outlives:
+            self._write(subscriber, packets)
+            return
+        self._broker.sessions.touch(subscriber)
+        self._broker.spool.committer.when_durable(partial(self._write_durable, subscriber, link, packets))
+
+    def _write_durable(
+        self,
+        subscriber: Subscriber,
+        link: Link,
+        packets: Sequence[Publish | Pubrel],
+        error: StoreError | None,
+    ) -> None:
+        if error is not None:
+            self._broker.sessions.touch(subscriber, commit=False)
+            link.close(ReasonCode.QUOTA_EXCEEDED, str(error))
+        elif subscriber.link is link:  # otherwise the next connection gets them, as repetitions
+            self._write(subscriber, packets)
+
+    def _write(self, subscriber: Subscriber, packets: Iterable[Publish | Pubrel]) -> None:
+        """Write packets; what is too large for the client is settled."""
         link = subscriber.link
         assert link is not None
         for packet in packets:
@@ -275,75 +330,100 @@ class Delivery:
                 link.send(data)
                 if type(packet) is Publish:
                     self.delivered += 1
+                    self.payload_bytes += len(packet.payload)
                 continue
-            self._drop()
+            self.drop()
             if packet.packet_id:
-                token = subscriber.session.let_go(packet.packet_id)
-                subscriber.settle(() if token is None else (token,))
+                subscriber.session.let_go(packet.packet_id)
+                subscriber.moved = True
                 self._broker.deliver_soon(subscriber)
 
-    def _fill_from_retained(self, subscriber: Subscriber) -> None:
+    # ---- retained messages for new subscriptions -----------------------------------
+
+    def _fill_queue(self, subscriber: Subscriber) -> None:
         """Offer retained messages of a new subscription, as far as the queue has room."""
         backfill = subscriber.backfill
         for _ in range(min(len(backfill), _RETAINED_AT_ONCE)):
             topic, subscription = backfill[0]
-            message = self._broker.retained.get(topic)
+            message = self._broker.retained_for(subscriber, topic)
             if message is not None:
-                identifiers = (subscription.identifier,) if subscription.identifier else ()
                 qos = min(message.qos, subscription.qos)
-                if not subscriber.offer(NO_TOKEN, qos, True, identifiers, message):
+                identifiers = (subscription.identifier,) if subscription.identifier else ()
+                if not subscriber.session.offer(NO_TOKEN, qos, True, identifiers, message, _size(message)):
                     break
             backfill.popleft()
+
+    def _fill_log(self, subscriber: Subscriber) -> None:
+        """The same for a session that outlives its connection: with QoS 1 and 2 by way of the log.
+
+        A part at a time, as the queue has room; what is left when the house is killed
+        does not come back.
+        """
+        backfill, session = subscriber.backfill, subscriber.session
+        room = min(session.room, _RETAINED_AT_ONCE)
+        stored = 0
+        while backfill and room > 0:
+            topic, subscription = backfill.popleft()
+            message = self._broker.retained_for(subscriber, topic)
+            if message is None:
+                continue
+            room -= 1
+            if min(message.qos, subscription.qos):
+                note = Note(0, [(session.client_id, subscription.topic_filter)], retained=True)
+                stored += self._store(message, encode(note))
+            elif subscriber.link is not None:
+                identifiers = (subscription.identifier,) if subscription.identifier else ()
+                if not session.offer(NO_TOKEN, 0, True, identifiers, message, _size(message)):
+                    backfill.appendleft((topic, subscription))
+                    break
+        if stored:
+            subscriber.filling = stored
+            self._broker.spool.committer.when_durable(partial(self._filled, subscriber))
+
+    def _filled(self, subscriber: Subscriber, error: StoreError | None) -> None:
+        if error is not None:
+            self.drop(subscriber.filling)
+        subscriber.filling = 0
+        self._broker.deliver_soon(subscriber)
 
     # ---- letting go ----------------------------------------------------------------
 
     def tidy(self) -> None:
-        """Once a second: save the marks that moved, free what all sessions have settled."""
-        marks = self._broker.spool.marks
+        """Once a second: free what all sessions have settled."""
         lowest = self._position
-        changed = False
         for subscriber in self._broker.subscribers.values():
             # All of them: one that came back to stay no longer than its connection
             # still gets what was stored for it.
-            window = subscriber.window
-            if len(window):
-                lowest = min(lowest, window.mark)
-            else:
-                window.mark = self._position
-            if subscriber.mark_moved and subscriber.outlives:
-                subscriber.mark_moved = False
-                marks.put(subscriber.session.client_id, window.mark.to_bytes(8, "little"))
-                changed = True
-        if changed:
-            self._broker.spool.committer.schedule()
+            lowest = min(lowest, subscriber.measure(self._position))
         self._log.trim(lowest)
 
 
-def _online(subscriber: Subscriber) -> bool:
-    return subscriber.link is not None
-
-
-def _outlives(subscriber: Subscriber) -> bool:
-    return subscriber.outlives
+def _size(message: Message) -> int:
+    """What a message counts against the bytes of a queue."""
+    return len(message.topic) + len(message.payload)
 
 
 def _merge(
-    message: Message, subscriber: Subscriber, subscriptions: tuple[Subscription, ...]
+    message: Message,
+    subscriber: Subscriber,
+    subscriptions: tuple[Subscription, ...],
+    retained: bool = False,
 ) -> tuple[int, bool, tuple[int, ...]] | None:
     """QoS, RETAIN and identifiers of one delivery; None where every subscription says no-local.
 
     Overlapping subscriptions make one delivery with the highest QoS of them and all
-    of their identifiers [MQTT-3.3.4-2], [MQTT-3.3.4-5].
+    of their identifiers [MQTT-3.3.4-2], [MQTT-3.3.4-5]. A retained message for a new
+    subscription keeps RETAIN whatever the subscription says [MQTT-3.3.1-8].
     """
-    qos, retain = -1, False
+    qos, retain = -1, retained
     identifiers: tuple[int, ...] = ()
     for subscription in subscriptions:
-        if subscription.no_local and message.publisher == subscriber.session.client_id:
+        if subscription.no_local and not retained and message.publisher == subscriber.session.client_id:
             continue  # v5 [MQTT-3.8.3-3]
         qos = max(qos, subscription.qos)
-        retain |= subscription.retain_as_published
+        retain |= subscription.retain_as_published and message.retain
         if subscription.identifier:
             identifiers += (subscription.identifier,)
     if qos < 0:
         return None
-    return min(qos, message.qos), retain and message.retain, identifiers
+    return min(qos, message.qos), retain, identifiers

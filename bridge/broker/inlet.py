@@ -4,6 +4,9 @@ What depends only on the topic is decided once and kept: which routes want it,
 who subscribed to it. One read is then one stretch of plain code over its packets,
 one `extend` of the log, and one receipt for all the acknowledgements.
 
+What a device may not publish is refused where MQTT 5 has a word for it; MQTT 3 has
+none, so there it is acknowledged, dropped and counted.
+
 A PUBLISH that nobody wants is answered without being stored. One that the store
 cannot take is not answered at all: the link is closed and the device sends it
 again; with QoS 0 it is dropped and counted.
@@ -19,11 +22,13 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from bridge.broker.link import Link
-from bridge.errors import StoreError, StoreFull
-from bridge.message import Message
+from bridge.broker.stored import Note, encode
+from bridge.errors import MalformedPacket, StoreError, StoreFull
+from bridge.message import Message, Properties
 from bridge.mqtt.packet import Packet, Puback, Publish, Pubrec, Subscription
 from bridge.mqtt.reason import ReasonCode
 from bridge.mqtt.session import Arrival
+from bridge.policy.access import ANONYMOUS, Identity
 from bridge.policy.route import Route
 from bridge.policy.subscriptions import Matches
 
@@ -35,6 +40,9 @@ __all__ = ["Audience", "Decision", "Inlet"]
 
 DECISIONS_MAX: Final = 20_000  # topics whose decision is kept; beyond, all are forgotten and made anew
 ENTRY_BYTES: Final = 64  # at most: header of a record, and what MessagePack adds to a message
+_RESERVED: Final = ("$SYS", "$share/")
+_IN_UPLINK: Final = 1  # bits of `Session.half_stored`
+_IN_DOWNLINK: Final = 2
 PROPERTIES_BYTES: Final = 256  # at most: the names of MQTT 5 properties beside their values
 
 
@@ -51,15 +59,19 @@ class Audience:
 
 
 class Decision:
-    """What is known of a topic: its audience in the cloud and its subscribers here; None for nobody."""
+    """What is known of a topic: its audience in the cloud and its subscribers here; None for nobody.
 
-    __slots__ = ("audience", "matches", "topic_bytes")
+    `reserved`: a topic of the house itself, which no device may publish.
+    """
+
+    __slots__ = ("audience", "matches", "reserved", "topic_bytes")
 
     def __init__(
         self, topic: str, audience: Audience | None, matches: Matches[Subscriber, Subscription] | None
     ) -> None:
         self.audience = audience
         self.matches = matches
+        self.reserved = topic.startswith(_RESERVED)
         self.topic_bytes = len(topic.encode())
 
 
@@ -79,6 +91,8 @@ class Inlet:
         self.unrouted = 0
         self.refused = 0
         self.dropped = 0
+        self.denied = 0
+        self.payload_bytes = 0
 
     # ---- decisions -----------------------------------------------------------------
 
@@ -93,14 +107,31 @@ class Inlet:
                 audience = self._audiences.get(key)
                 if audience is None:
                     audience = self._audiences[key] = Audience(routes)
-            decision = Decision(topic, audience, self._broker.subscriptions.match(topic) or None)
+            decision = Decision(topic, audience, self._receivers(topic))
             if len(self._decisions) >= DECISIONS_MAX:
                 self._decisions.clear()
             self._decisions[topic] = decision
         return decision
 
+    def _receivers(self, topic: str) -> Matches[Subscriber, Subscription] | None:
+        """Who subscribed to a topic and may have it, for as long as the rules last.
+
+        A subscription that is not allowed any more is not taken away: it counts again
+        when it is.
+        """
+        matches = self._broker.subscriptions.match(topic)
+        owners = matches.owners
+        for subscriber in [one for one in owners if one.rights.limited]:
+            rights = subscriber.rights
+            allowed = tuple(one for one in owners[subscriber] if rights.may_subscribe(one.topic_filter))
+            if allowed and rights.may_receive(topic):
+                owners[subscriber] = allowed
+            else:
+                del owners[subscriber]
+        return matches or None
+
     def forget_decisions(self) -> None:
-        """Subscriptions have changed."""
+        """Subscriptions or rights have changed."""
         self._decisions.clear()
 
     def taken(self, route: str) -> int:
@@ -118,16 +149,19 @@ class Inlet:
         broker, uplink = self._broker, self._uplink
         decisions = self._decisions.get
         publisher = link.publisher
+        subscriber = link.subscriber
         now_ns = time.time_ns()
         bound = read_bytes + len(packets) * (ENTRY_BYTES + link.entry_bytes)
         # Aliases make a short packet a long message, so there each one is asked for by itself.
         careful = link.connection.has_aliases or not (self._committer.accepting and uplink.has_room(bound))
+        limited = link.limited
         messages: list[Message] = []
+        notes: dict[int, bytes] = {}
         takers: list[Audience] = []
         packet_ids: list[int] = []
         kind: type[Puback] | type[Pubrec] | None = None
-        answers: list[tuple[type[Puback] | type[Pubrec], list[int]] | Puback] = []
-        published = 0
+        answers: list[tuple[type[Puback] | type[Pubrec], list[int]] | Puback | Pubrec] = []
+        published = payload_bytes = 0
         full: str | None = None
         try:
             for packet in packets:
@@ -136,37 +170,58 @@ class Inlet:
                         break
                     continue
                 published += 1
+                payload_bytes += len(packet.payload)
                 topic = packet.topic
                 decision = decisions(topic) or self.decide(topic)
                 qos = packet.qos
+                stored_in = note_id = 0
                 if qos == 2:
-                    arrival = link.subscriber.session.arrive(packet.packet_id)  # type: ignore[union-attr]
-                    if arrival is not Arrival.NEW:
+                    assert subscriber is not None
+                    session = subscriber.session
+                    if session.arrive(packet.packet_id) is not Arrival.NEW:
                         kind, packet_ids = Pubrec, [packet.packet_id]
                         answers.append((kind, packet_ids))
                         continue
+                    if session.half_stored:
+                        # Without DUP it is another message, whatever became of the one before.
+                        stored_in = session.half_stored.pop(packet.packet_id, 0) if packet.dup else 0
+                    if subscriber.outlives:
+                        note_id = packet.packet_id
+                        broker.sessions.touch(subscriber, commit=False, inbound=True)
+                if (limited or packet.retain or decision.reserved) and (
+                    denial := self._deny(link, packet, decision)
+                ):
+                    if qos:
+                        answers.append(denial)
+                        kind = None
+                    continue
                 message = Message(
                     topic, packet.payload, qos, packet.retain, publisher, now_ns, packet.properties
                 )
                 audience = decision.audience
-                if audience is not None:
+                if audience is not None and not stored_in & _IN_UPLINK:
                     if careful and not self._admit(link, decision, message):
                         if not (audience.droppable and self._only_full()):
                             if qos:
                                 self.refused += 1
                                 full = self._why_full()
                                 if qos == 2:
-                                    link.subscriber.session.forget(packet.packet_id)  # type: ignore[union-attr]
+                                    session.forget(packet.packet_id)
                                 break
                             self.dropped += 1
                             continue
                         audience.lost += 1
                     else:
                         takers.append(audience)
+                        if note_id:
+                            notes[len(messages)] = encode(Note(note_id))
                         messages.append(message)
-                if decision.matches is not None or packet.retain:
-                    broker.delivery.distribute(message, decision)
-                elif audience is None:
+                if packet.retain:
+                    broker.retain(message, link.identity)
+                if decision.matches is not None:
+                    if not stored_in & _IN_DOWNLINK:
+                        broker.delivery.distribute(message, decision, note_id)
+                elif audience is None and not packet.retain:
                     self.unrouted += 1
                     if qos == 1 and link.connection.version == 5:
                         answers.append(Puback(packet.packet_id, ReasonCode.NO_MATCHING_SUBSCRIBERS))
@@ -183,15 +238,16 @@ class Inlet:
                         answers.append((kind, packet_ids))
                     packet_ids.append(packet.packet_id)
         except Exception:
-            if type(packet) is Publish and packet.qos == 2 and link.subscriber is not None:
-                link.subscriber.session.forget(packet.packet_id)  # else its next copy would not be stored
+            if type(packet) is Publish and packet.qos == 2 and subscriber is not None:
+                subscriber.session.forget(packet.packet_id)  # else its next copy would not be stored
             raise
         finally:
             self.received += published
+            self.payload_bytes += payload_bytes
             if messages:
                 if not careful:
                     uplink.reserve(bound)
-                uplink.extend(messages)
+                uplink.extend(messages, notes)
             if answers or messages:
                 receipt = link.receipt()
                 receipt.answers += answers
@@ -200,6 +256,36 @@ class Inlet:
         if full is not None:
             link.refusing = True
             self._committer.when_durable(lambda error: link.close(ReasonCode.QUOTA_EXCEEDED, full))
+
+    def _deny(
+        self, link: Link, packet: Publish, decision: Decision
+    ) -> tuple[type[Puback] | type[Pubrec], list[int]] | Puback | Pubrec | None:
+        """What to answer instead of taking this PUBLISH; None when nothing is against it.
+
+        Raises MalformedPacket for what CONNACK has said that it is not to be sent
+        [MQTT-3.2.2-11], [MQTT-3.2.2-14].
+        """
+        if packet.qos > link.limits.maximum_qos:
+            raise MalformedPacket(
+                f"PUBLISH with QoS {packet.qos}, {link.limits.maximum_qos} is the most here",
+                ReasonCode.QOS_NOT_SUPPORTED,
+            )
+        if packet.retain and not link.limits.retain_available:
+            raise MalformedPacket("PUBLISH to be retained", ReasonCode.RETAIN_NOT_SUPPORTED)
+        version5 = link.connection.version == 5
+        if decision.reserved or not link.rights.may_publish(packet.topic):
+            reason, text = ReasonCode.NOT_AUTHORIZED, "not allowed to publish this topic"
+        elif packet.retain and version5 and packet.qos and not self._broker.retained.has_room(packet):
+            reason, text = ReasonCode.QUOTA_EXCEEDED, "too much is retained already"
+        else:
+            return None
+        self.denied += 1
+        kind = Puback if packet.qos < 2 else Pubrec
+        if not version5:
+            return kind, [packet.packet_id]
+        if packet.qos == 2 and link.subscriber is not None:
+            link.subscriber.session.forget(packet.packet_id)
+        return kind(packet.packet_id, reason, Properties(reason_string=text))
 
     def _admit(self, link: Link, decision: Decision, message: Message) -> bool:
         """Whether there is, or can be made, room for one message; if so it is reserved."""
@@ -220,8 +306,11 @@ class Inlet:
 
     # ---- messages of the house itself ----------------------------------------------
 
-    def publish(self, message: Message) -> None:
-        """A will: a message that no link waits for. Dropped and counted where it cannot be stored."""
+    def publish(self, message: Message, identity: Identity = ANONYMOUS) -> None:
+        """A message that no link waits for, such as a will: nobody asks here whether it is allowed.
+
+        Dropped and counted where it cannot be stored.
+        """
         decision = self.decide(message.topic)
         audience = decision.audience
         if audience is not None:
@@ -231,8 +320,9 @@ class Inlet:
                 self._committer.when_durable(partial(self._stored, audience))
             else:
                 self.dropped += 1
-        if decision.matches is not None or message.retain:
-            self._broker.delivery.distribute(message, decision)
+        if message.retain:
+            self._broker.retain(message, identity)
+        self._broker.delivery.distribute(message, decision)
 
     def _stored(self, audience: Audience, error: StoreError | None) -> None:
         if error is None:

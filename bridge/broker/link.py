@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Final, cast
 
 from bridge.errors import MalformedPacket, StoreError
 from bridge.mqtt.connection import Connection
-from bridge.mqtt.packet import Packet, Puback, Pubcomp, Pubrec, Suback, Unsuback
+from bridge.mqtt.packet import Packet, Puback, Pubcomp, Pubrec, Pubrel, Suback, Unsuback
 from bridge.mqtt.reason import ReasonCode
 from bridge.mqtt.session import Session
-from bridge.policy.access import ANONYMOUS, EVERYTHING
+from bridge.policy.access import ANONYMOUS, EVERYTHING, Rights
 
 if TYPE_CHECKING:
     from bridge.broker.broker import Broker
@@ -47,7 +47,7 @@ class Receipt:
     def __init__(self, turn: int, session: Session | None) -> None:
         self.turn = turn
         self.session = session
-        self.answers: list[Answers | Puback | Pubcomp | Suback | Unsuback] = []
+        self.answers: list[Answers | Puback | Pubrec | Pubrel | Pubcomp | Suback | Unsuback] = []
         self.takers: list[Audience] = []
         self.read_bytes = 0
 
@@ -58,7 +58,8 @@ class Link(asyncio.Protocol):
     `address` is where it comes from, without the port, and empty for a Unix socket;
     `certificate_user` is the name in the client certificate that it has shown, None
     without one. `identity` and `rights` say who it is and what it may do, from when
-    it was let in, and `proof` is the password that it has proven for that, if any.
+    it was let in, and `proof` is the password that it has proven for that, if any;
+    `limited` is whether rights have to be asked for each topic.
     `subscriber` is set once CONNECT was accepted. `publisher` is its Client
     Identifier; `entry_bytes` is what each of its messages costs on the disk besides
     what it sent. `congested` is whether the device leaves more unread than it may.
@@ -82,6 +83,7 @@ class Link(asyncio.Protocol):
         "door",
         "entry_bytes",
         "identity",
+        "limited",
         "limits",
         "peer",
         "proof",
@@ -100,6 +102,7 @@ class Link(asyncio.Protocol):
         self.identity = ANONYMOUS
         self.proof: Password | None = None
         self.rights = EVERYTHING
+        self.limited = False
         self.publisher = ""
         self.entry_bytes = 0
         self.subscriber: Subscriber | None = None
@@ -116,6 +119,19 @@ class Link(asyncio.Protocol):
         self._out_bytes = 0
         self.congested = False
 
+    def enter(self, subscriber: Subscriber) -> None:
+        """The device was let in, as this session."""
+        self.subscriber = subscriber
+        self.publisher = subscriber.session.client_id
+        self.identity = subscriber.identity
+        self.allow(subscriber.rights)
+
+    def allow(self, rights: Rights) -> None:
+        """From now on the device may do this."""
+        self.rights = rights
+        limits = self.limits
+        self.limited = rights.limited or limits.maximum_qos < 2 or not limits.retain_available
+
     # ---- the socket ----------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -127,7 +143,12 @@ class Link(asyncio.Protocol):
         self.peer = str(peer or "")
         self.address = peer[0] if isinstance(peer, tuple) else ""
         self.connection = Connection(
-            self.broker.now(), limits.packet_bytes_max, limits.connect_bytes_max, limits.connect_wait_s
+            self.broker.now(),
+            limits.packet_bytes_max,
+            limits.connect_bytes_max,
+            limits.connect_wait_s,
+            levels_max=limits.topic_levels_max,
+            reason_strings=limits.reason_strings,
         )
         self.broker.arrived(self)
 
@@ -136,6 +157,7 @@ class Link(asyncio.Protocol):
             packets, fault = self.connection.receive(data, self.broker.now())
             self._deaf_s = 0.0
             self._fresh_bytes += len(data)
+            self.broker.traffic.bytes_in += len(data)
             self.act(packets, fault)
         except Exception:
             # A mistake of ours that this device has found: it costs this connection and no other.
@@ -145,6 +167,7 @@ class Link(asyncio.Protocol):
     def act(self, packets: list[Packet], fault: MalformedPacket | None) -> None:
         """Act upon decoded packets, then upon the fault behind them."""
         if packets:
+            self.broker.traffic.packets_in += len(packets)
             read_bytes, self._fresh_bytes = self._fresh_bytes, 0
             try:
                 self.broker.take(self, packets, read_bytes)
@@ -189,6 +212,7 @@ class Link(asyncio.Protocol):
         """Send at the end of this turn, together with whatever else this link gets until then."""
         if not self._out:
             self.broker.flush_soon(self)
+        self.broker.traffic.packets_out += 1
         self._out.append(data)
         self._out_bytes += len(data)
 
@@ -197,7 +221,9 @@ class Link(asyncio.Protocol):
         out, self._out = self._out, []
         self._out_bytes = 0
         if out and self._transport is not None and not self._transport.is_closing():
-            self._transport.write(b"".join(out) if len(out) > 1 else out[0])
+            data = b"".join(out) if len(out) > 1 else out[0]
+            self.broker.traffic.bytes_out += len(data)
+            self._transport.write(data)
 
     @property
     def unsent_bytes(self) -> int:
@@ -255,6 +281,8 @@ class Link(asyncio.Protocol):
                     self.broker.inlet.refused += len(answer[1])
                     if answer[0] is Pubrec and session is not None:
                         self._forget_unstored(session, answer[1])
+            if self.subscriber is not None:
+                self.broker.sessions.touch(self.subscriber, commit=False)  # else they would come back with it
             self.close(ReasonCode.QUOTA_EXCEEDED, str(error))
             return
         for audience in receipt.takers:
@@ -267,11 +295,13 @@ class Link(asyncio.Protocol):
                 if kind is Pubrec and session is not None:
                     session.stored(packet_ids)
                 self.broker.inlet.acknowledged += len(packet_ids)
+                self.broker.traffic.packets_out += len(packet_ids)
                 out.append(connection.encode_pubacks(kind, packet_ids))
                 continue
-            if type(answer) is Puback:
+            if type(answer) is Puback and answer.reason < 0x80:
                 self.broker.inlet.acknowledged += 1
             if (data := connection.encode(answer)) is not None:
+                self.broker.traffic.packets_out += 1
                 out.append(data)
         if self._transport is None or self._transport.is_closing():
             out.clear()
@@ -293,7 +323,5 @@ class Link(asyncio.Protocol):
     def answer(self, packet: Packet) -> None:
         """Send a packet that promises nothing about the disk."""
         assert not isinstance(packet, Puback | Pubrec), "only `committed` may acknowledge"
-        if isinstance(packet, Pubcomp) or not self.gone:
-            data = self.connection.encode(packet)
-            if data is not None:
-                self.send(data)
+        if not self.gone and (data := self.connection.encode(packet)) is not None:
+            self.send(data)

@@ -1,16 +1,23 @@
 """The last word on each topic, for those who subscribe later.
 
 Kept in a table of the store, encoded, and decoded only for who asks; a retained
-message is on the disk before its PUBACK, like every other.
+message is on the disk before its PUBACK, like every other. What the house itself
+says under `$SYS` is kept in memory only: it is made anew all the time, and a disk
+wears out.
+
+Their number and their bytes are bounded. What has no room is not kept and counted
+in `refused`; an older message of the same topic stays.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-import msgspec
-
+from bridge.broker.limits import Limits
+from bridge.broker.stored import StoredRetained, decode_retained, encode
 from bridge.message import Message
+from bridge.mqtt.packet import Publish
+from bridge.policy.access import ANONYMOUS, Identity
 from bridge.store import Table
 from bridge.topic import matches
 
@@ -18,37 +25,74 @@ __all__ = ["Retained"]
 
 
 class Retained:
-    """Topic → retained message."""
+    """Topic → retained message, and whose it is."""
 
-    def __init__(self, table: Table) -> None:
+    def __init__(self, table: Table, limits: Limits) -> None:
         self._table = table
-        self._encode = msgspec.msgpack.Encoder().encode
-        self._decode = msgspec.msgpack.Decoder(Message).decode
+        self._limits = limits
+        self._house: dict[str, Message] = {}
+        self.bytes = sum(len(value) for topic in table if (value := table.get(topic)) is not None)
+        self.refused = 0
 
     def __len__(self) -> int:
         return len(self._table)
 
-    def keep(self, message: Message) -> None:
-        """The message replaces the topic's last one [MQTT-3.3.1-5].
+    def has_room(self, packet: Publish) -> bool:
+        """Whether `keep` would take a message such as this one."""
+        return not packet.payload or self._fits(packet.topic, len(packet.topic) + len(packet.payload))
+
+    def _fits(self, topic: str, size: int) -> bool:
+        old = self._table.get(topic)
+        if old is None:
+            return (
+                len(self._table) < self._limits.retained_messages_max
+                and self.bytes + size <= self._limits.retained_bytes_max
+            )
+        return self.bytes - len(old) + size <= self._limits.retained_bytes_max
+
+    def keep(self, message: Message, identity: Identity = ANONYMOUS) -> bool:
+        """The message replaces the topic's last one [MQTT-3.3.1-5]; False where there is no room for it.
 
         An empty payload removes it v5 [MQTT-3.3.1-6], v3 [MQTT-3.3.1-10].
         """
-        if message.payload:
-            self._table.put(message.topic, self._encode(message))
-        else:
-            self._table.delete(message.topic)
+        topic = message.topic
+        old = self._table.get(topic)
+        if not message.payload:
+            if old is not None:
+                self.bytes -= len(old)
+                self._table.delete(topic)
+            return True
+        value = encode(StoredRetained(message, identity.user, identity.verified))
+        if not self._fits(topic, len(value)):
+            self.refused += 1
+            return False
+        self.bytes += len(value) - (0 if old is None else len(old))
+        self._table.put(topic, value)
+        return True
+
+    def say(self, message: Message) -> bool:
+        """The same for the house itself, in memory; whether the topic says something new."""
+        old = self._house.get(message.topic)
+        self._house[message.topic] = message
+        return old is None or old.payload != message.payload
 
     def topics(self, topic_filter: str) -> Iterator[str]:
         """The topics under a filter that have a retained message."""
         if "+" not in topic_filter and "#" not in topic_filter:
-            if self._table.get(topic_filter) is not None:
+            if self._table.get(topic_filter) is not None or topic_filter in self._house:
                 yield topic_filter
             return
-        for topic in self._table:
-            if matches(topic_filter, topic):
-                yield topic
+        for topics in (self._table, self._house):
+            for topic in topics:
+                if matches(topic_filter, topic):
+                    yield topic
 
-    def get(self, topic: str) -> Message | None:
-        """The retained message of a topic, or None."""
+    def get(self, topic: str) -> tuple[Message, Identity] | None:
+        """The retained message of a topic and who published it, or None."""
+        if (said := self._house.get(topic)) is not None:
+            return said, ANONYMOUS
         value = self._table.get(topic)
-        return None if value is None else self._decode(value)
+        if value is None:
+            return None
+        stored = decode_retained(value)
+        return stored.message, Identity(stored.user, stored.verified)

@@ -27,8 +27,12 @@ def run_gateway(
     path: Path | None, *, mqtt: str | None, zeromq: str | None, web: str | None, state: Path | None
 ) -> int:
     """Run until SIGTERM or SIGINT; return the exit code."""
+
+    def read() -> Config:
+        return load(path, _overrides(path, mqtt=mqtt, zeromq=zeromq, web=web, state=state))
+
     try:
-        config = load(path, _overrides(path, mqtt=mqtt, zeromq=zeromq, web=web, state=state))
+        config = read()
     except ConfigError as error:
         print(error, file=sys.stderr)
         return ConfigError.EXIT_CODE
@@ -40,7 +44,7 @@ def run_gateway(
         print(_banner(config, [listener.url for listener in gateway.listeners]), file=sys.stderr, flush=True)
 
     try:
-        return app.run(config, started)
+        return app.run(config, started, read)
     except (BridgeError, OSError) as error:
         print(f"edgespool: {error}", file=sys.stderr)
         return 1

@@ -31,6 +31,16 @@ def _check_filter(text: str) -> str:
     return text
 
 
+def _check_response_topic(text: str | None) -> str | None:
+    if text is not None and (wrong := check_rule_filter(text) or _check_name(text)):
+        raise ValueError(wrong)
+    return text
+
+
+def _check_name(text: str) -> str | None:
+    return "a topic to answer to has no wildcards" if "+" in text or "#" in text else None
+
+
 Filters = list[Annotated[str, AfterValidator(_check_filter)]]
 
 
@@ -82,7 +92,9 @@ class Access(Section):
     users: Annotated[File | None, Field(description="password file, made by `edgespool passwd`")] = None
     rules: Annotated[Rules | None, Field(description="a list, or a YAML file with one")] = None
     response_topic: Annotated[
-        str | None, Field(description="offered as Response Information, such as reply/{client}")
+        str | None,
+        AfterValidator(_check_response_topic),
+        Field(description="offered as Response Information, such as reply/{client}"),
     ] = None
 
 

@@ -28,7 +28,7 @@ class DeviceLimits(Section):
     keep_alive: Annotated[Duration, Field(ge=1, le=65_535)] | None = None
     receive_maximum: Annotated[int, Field(ge=1, le=65_535)] | None = None
     topic_alias_maximum: Annotated[int, Field(ge=0, le=65_535)] | None = None
-    topic_levels: Annotated[int, Field(ge=1, le=65_535)] | None = None
+    topic_levels: Annotated[int, Field(ge=20, le=65_535)] | None = None
     in_flight: Annotated[int, Field(ge=1, le=65_535)] | None = None
     maximum_qos: Literal[0, 1, 2] | None = None
     retain: bool | None = None

@@ -267,9 +267,9 @@ MATCHING = [
     ("+", ["finance"], ["/finance", "a/b"]),
     ("/+", ["/finance"], ["finance", "/a/b"]),
     ("+/+", ["/finance", "a/b"], ["finance"]),
-    ("+/monitor/#", ["a/monitor/b", "/monitor"], ["$SYS/monitor/b"]),
-    ("#", ["a", "/", "a/b"], ["$SYS/a", "$other"]),
-    ("$SYS/#", ["$SYS/a"], ["SYS/a"]),
+    ("+/monitor/#", ["a/monitor/b", "/monitor"], ["$sys/monitor/b"]),
+    ("#", ["a", "/", "a/b"], ["$sys/a", "$other"]),
+    ("$sys/#", ["$sys/a"], ["sys/a"]),
     ("Accounts", ["Accounts"], ["ACCOUNTS", "accounts", "Accounts ", " Accounts", "/Accounts", "Accounts/"]),
     ("é", ["é"], ["e\u0301"]),  # one character, two spellings: two topics
     ("\ufeffa", ["\ufeffa"], ["a"]),  # a byte order mark is a character

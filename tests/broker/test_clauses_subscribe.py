@@ -50,7 +50,8 @@ async def test_suback_has_one_answer_for_each_filter_in_their_order(bare, versio
     wanted = [("a", 2), ("b", 0), ("c/#", 1), ("d", 2), ("e", 1), ("a", 1), ("f", 0)]
     device.send(Subscribe(7, tuple(Subscription(*each) for each in wanted)))
     refused = ReasonCode.QUOTA_EXCEEDED if version == 5 else 0x80
-    assert await device.expect(Suback) == Suback(7, (2, 0, 1, 2, refused, 1, refused))
+    suback = await device.expect(Suback)
+    assert (suback.packet_id, suback.reasons) == (7, (2, 0, 1, 2, refused, 1, refused))
 
 
 @both

@@ -119,17 +119,17 @@ async def test_a_will_with_a_delay_waits_and_is_dropped_when_the_device_is_back_
     await until(lambda: not house.broker.links)
     await house.connect(clean=False, expiry_s=100)
     clock.s += 31
-    house.broker._pass_time(house.broker.subscribers["device"])
+    house.broker.sessions.pass_time(house.broker.subscribers["device"])
     assert not wills(house)
 
     other = await house.connect("other", expiry_s=100, will=will(b"late", delay_s=30))
     other.drop()
     await until(lambda: len(house.broker.links) == 1)
     subscriber = house.broker.subscribers["other"]
-    house.broker._pass_time(subscriber)
+    house.broker.sessions.pass_time(subscriber)
     assert not wills(house)
     clock.s += 31
-    house.broker._pass_time(subscriber)
+    house.broker.sessions.pass_time(subscriber)
     await until(lambda: wills(house) == [b"late"])
 
 
@@ -248,10 +248,10 @@ async def test_a_session_ends_when_its_expiry_interval_is_over(house):
     await until(lambda: not house.broker.links)
     subscriber = house.broker.subscribers["device"]
     clock.s += 59
-    house.broker._pass_time(subscriber)
+    house.broker.sessions.pass_time(subscriber)
     assert "device" in house.broker.subscribers
     clock.s += 2
-    house.broker._pass_time(subscriber)
+    house.broker.sessions.pass_time(subscriber)
     assert "device" not in house.broker.subscribers
     assert not (await house.connect(clean=False)).connack.session_present
 

@@ -150,11 +150,11 @@ async def test_a_message_that_nobody_wants_is_answered_0x10_without_being_stored
 async def test_a_route_for_everything_does_not_take_what_begins_with_a_dollar(house):
     device = await house.connect()
     await device.subscribe("#", "+/x")
-    puback = await device.published("$SYS/x")
+    puback = await device.published("$sys/x")
     assert puback.reason == ReasonCode.NO_MATCHING_SUBSCRIBERS
     await device.quiet()
-    await device.subscribe(Subscription("$SYS/#", 0))
-    device.publish("$SYS/x", b"asked for", 0)
+    await device.subscribe(Subscription("$sys/#", 0))
+    device.publish("$sys/x", b"asked for", 0)
     assert (await device.expect(Publish)).payload == b"asked for"
     assert not sink_of(house.gateway).received
 
