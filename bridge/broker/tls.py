@@ -28,6 +28,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from bridge.errors import ConfigError
+from bridge.private import check_private
 
 __all__ = ["HANDSHAKE_WAIT_S", "SHUTDOWN_WAIT_S", "TlsFiles", "build_context", "user_of"]
 
@@ -77,6 +78,10 @@ def build_context(files: TlsFiles) -> ssl.SSLContext:
 
 def _load_own(context: ssl.SSLContext, files: TlsFiles) -> None:
     _labels(files.certificate, b"CERTIFICATE", "the certificate of this gateway, and its chain behind it")
+    try:
+        check_private(files.key)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
     _labels(files.key, b"PRIVATE KEY", "the private key of the certificate")
 
     def no_passphrase() -> str:

@@ -1,7 +1,7 @@
 """The listeners of a configuration, as the broker wants them: a Door and a Place each.
 
-Here relative paths get their folder, and a key that everyone on this machine may
-read is refused. What the files hold is looked at when a listener starts.
+Here relative paths get their folder. Whether the files are there, what they hold and
+who else may read them is looked at when a listener starts, and again at a reload.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from bridge.broker.listener import Place
 from bridge.broker.tls import TlsFiles
 from bridge.config.listeners import Listener
 from bridge.config.model import Config
-from bridge.config.secrets import check_private
 
 __all__ = ["build_door", "build_place"]
 
@@ -30,7 +29,7 @@ def build_door(config: Config, listener: Listener) -> Door:
 
 
 def build_place(config: Config, listener: Listener) -> Place:
-    """Where a listener is. Raises ConfigError for a key that others may read."""
+    """Where a listener is, and how one speaks to it."""
 
     def located(path: Path | None) -> Path | None:
         return None if path is None else config.locate(path)
@@ -40,7 +39,6 @@ def build_place(config: Config, listener: Listener) -> Place:
         certificate, key = located(listener.certificate), located(listener.key)
         assert certificate is not None, "the model has seen to it"
         assert key is not None, "the model has seen to it"
-        check_private(key)
         tls = TlsFiles(
             certificate,
             key,

@@ -15,16 +15,14 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from bridge.errors import ConfigError
 from bridge.policy.spelling import did_you_mean
 from bridge.private import read_private
 
-__all__ = ["MASK", "check_private", "expand", "has_reference", "mask_line", "mask_url"]
+__all__ = ["MASK", "expand", "has_reference", "mask_line", "mask_url"]
 
 MASK: Final = "***"
 _BYTES_MAX: Final = 65_536  # no secret is longer; /dev/zero is
@@ -122,16 +120,3 @@ def mask_line(line: str) -> str:
 def mask_url(text: str) -> str:
     """Hide the password in any URL within the text."""
     return _PASSWORD.sub(lambda found: found[1] + MASK, text)
-
-
-def check_private(path: Path) -> None:
-    """Raise ConfigError when anyone on this machine may read a file that holds a secret, or change it.
-
-    One that is not there is the business of whoever reads it.
-    """
-    try:
-        mode = path.stat().st_mode
-    except OSError:
-        return
-    if stat.S_ISREG(mode) and mode & (stat.S_IROTH | stat.S_IWOTH):
-        raise ConfigError(f"{path} can be read by everyone on this machine; chmod 600 {path}")
