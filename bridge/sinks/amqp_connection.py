@@ -18,6 +18,7 @@ from pika.adapters.asyncio_connection import AsyncioConnection
 from pika.adapters.utils import connection_workflow
 
 from bridge.errors import ConfigError
+from bridge.private import check_private
 from bridge.sinks.options import AmqpOptions, Declaration
 
 __all__ = ["Connection", "declarations", "explain", "parameters"]
@@ -52,8 +53,9 @@ def parameters(name: str, options: AmqpOptions, gateway: str) -> pika.URLParamet
         try:
             context = ssl.create_default_context(cafile=options.tls.ca)
             if options.tls.certificate is not None:
+                check_private(options.tls.key or options.tls.certificate)
                 context.load_cert_chain(options.tls.certificate, options.tls.key)
-        except OSError as error:  # ssl.SSLError is one
+        except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
             raise ConfigError(f"sinks.{name}.amqp.tls: {error}") from error
         parameters.ssl_options = pika.SSLOptions(context, parameters.host)
     return parameters

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -185,6 +186,14 @@ async def test_a_listener_that_says_nothing_ends_in_time(opened: Opens) -> None:
     with pytest.raises(SinkUnavailable, match="no answer"):
         await opened(url=f"amqp://guest:guest@127.0.0.1:{port}", open_timeout="300ms")
     silent.close()
+
+
+async def test_a_key_that_everyone_can_read_is_refused(opened: Opens, tmp_path: Path) -> None:
+    pem = tmp_path / "both.pem"
+    pem.write_text("a key would stand here")
+    pem.chmod(0o644)
+    with pytest.raises(ConfigError, match=rf"sinks\.cloud\.amqp\.tls: .*chmod 600 {pem}"):
+        await opened(url="amqps://h", tls={"certificate": str(pem), "key": str(pem)})
 
 
 async def test_a_certificate_that_cannot_be_read_is_the_operators_to_solve(opened: Opens) -> None:
