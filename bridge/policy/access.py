@@ -10,8 +10,9 @@ them nothing is.
 `{user}` and `{client}` in a filter stand for the name itself. They are filled in
 after the filter was taken apart into levels, so a user called `#` or `a/b` gets a
 level that is called so: it never becomes a wildcard or a second level, and since no
-topic has such a level it matches nothing. Whoever has no user name gets nothing
-from filters with `{user}`.
+topic has such a level it matches nothing. One called `$SYS` is not allowed the topics
+of the broker either: `{user}/#` was not written for those. Whoever has no user name
+gets nothing from filters with `{user}`.
 
 A subscription is allowed when a filter of a rule covers it, which means that every
 topic it could bring is allowed by that same filter.
@@ -42,7 +43,9 @@ __all__ = [
     "fits",
 ]
 
-_REMEMBERED_MAX: Final = 4_096  # answers of one kind for one device; a device may make up topics without end
+# Answers of one kind for one device: it may make up topics without end, and of any length.
+_REMEMBERED_MAX: Final = 512
+_REMEMBERED_CHARS_MAX: Final = 256
 _PLACEHOLDERS: Final = ("{user}", "{client}")
 
 
@@ -110,8 +113,8 @@ _PLUS: Final = None
 _Filter: TypeAlias = tuple[tuple[_Level, ...], bool]  # levels, and whether # follows
 
 
-def _compile(text: str, identity: Identity, client_id: str) -> _Filter | None:
-    """One filter for one device, or None where it can never match."""
+def _compile(text: str, identity: Identity, client_id: str, *, allows: bool) -> _Filter | None:
+    """One filter for one device, or None where it can never match, or must not."""
     if "{user}" in text and not identity.user:
         return None
     levels: list[_Level] = []
@@ -120,8 +123,11 @@ def _compile(text: str, identity: Identity, client_id: str) -> _Filter | None:
             return tuple(levels), True
         if level == "+":
             levels.append(_PLUS)
-        else:
-            levels.append(fill(level, identity.user, client_id))
+            continue
+        filled = fill(level, identity.user, client_id)
+        if allows and not levels and filled.startswith("$") and not level.startswith("$"):
+            return None
+        levels.append(filled)
     return tuple(levels), False
 
 
@@ -168,9 +174,10 @@ class _Right:
             answer = any(_covers(each, words, dollar) for each in self._allow) and not any(
                 _covers(each, words, dollar) for each in self._deny
             )
-            if len(self._known) >= _REMEMBERED_MAX:
-                self._known.clear()
-            self._known[topic] = answer
+            if len(topic) <= _REMEMBERED_CHARS_MAX:
+                if len(self._known) >= _REMEMBERED_MAX:
+                    self._known.clear()
+                self._known[topic] = answer
         return answer
 
 
@@ -205,13 +212,14 @@ class Access:
             return EVERYTHING
         rules = [rule for rule in self._rules if _is_for(rule, identity, client_id)]
 
-        def compiled(kind: str) -> list[_Filter]:
+        def compiled(kind: str, *, allows: bool) -> list[_Filter]:
             filters = {text: None for rule in rules for text in getattr(rule, kind)}
-            return [each for text in filters if (each := _compile(text, identity, client_id)) is not None]
+            found = (_compile(text, identity, client_id, allows=allows) for text in filters)
+            return [each for each in found if each is not None]
 
         return Rights(
             *(
-                _Right(compiled(kind), compiled(f"deny_{kind}"))
+                _Right(compiled(kind, allows=True), compiled(f"deny_{kind}", allows=False))
                 for kind in ("publish", "subscribe", "receive")
             )
         )
