@@ -21,6 +21,7 @@ from tests.mqtt.spec import (
     SUBSCRIBE,
     TOPICS,
     WAITING,
+    WEBSOCKET,
     WIRE,
     bad,
     closed,
@@ -412,10 +413,17 @@ CLAUSES: Final[dict[str, str | list[str]]] = {
         DURABLE + "test_given_a_failing_sync_then_a_3_device_is_cut_off_and_its_next_copy_is_stored_once",
     ],
     # ---- 6 WebSocket, 7 conformance ----
-    "MQTT-6.0.0-1": "there is no WebSocket listener yet",
-    "MQTT-6.0.0-2": "there is no WebSocket listener yet",
+    "MQTT-6.0.0-1": [
+        WEBSOCKET + "test_a_text_frame_after_connect_ends_it_too_and_what_came_before_it_counts[4]",
+        WEBSOCKET + "test_a_frame_that_breaks_the_rules_ends_the_connection",
+        WEBSOCKET + "test_the_answers_of_one_commit_are_one_frame",
+    ],
+    "MQTT-6.0.0-2": [
+        WEBSOCKET + "test_packets_may_be_split_and_joined_anywhere_over_frames",
+        WEBSOCKET + "test_frames_may_be_sliced_anywhere_over_reads",
+    ],
     "MQTT-6.0.0-3": CLIENT,
-    "MQTT-6.0.0-4": "there is no WebSocket listener yet",
+    "MQTT-6.0.0-4": [WEBSOCKET + "test_the_subprotocol_that_is_offered_is_the_one_that_is_spoken"],
     "MQTT-7.0.0-1": "binds who also connects to other servers by MQTT, which the gateway does not",
     "MQTT-7.0.0-2": [
         "tests/house/test_clients.py::test_mosquitto_publishes_and_subscribes",

@@ -24,6 +24,7 @@ from tests.mqtt.spec import (
     SUBSCRIBE,
     TOPICS,
     WAITING,
+    WEBSOCKET,
     WIRE,
     bad,
     closed,
@@ -620,8 +621,15 @@ CLAUSES: Final[dict[str, str | list[str]]] = {
         *closed(),
     ],
     # ---- 6 WebSocket ----
-    "MQTT-6.0.0-1": "there is no WebSocket listener yet",
-    "MQTT-6.0.0-2": "there is no WebSocket listener yet",
+    "MQTT-6.0.0-1": [
+        WEBSOCKET + "test_a_text_frame_after_connect_ends_it_too_and_what_came_before_it_counts[5]",
+        WEBSOCKET + "test_a_frame_that_breaks_the_rules_ends_the_connection",
+        WEBSOCKET + "test_the_answers_of_one_commit_are_one_frame",
+    ],
+    "MQTT-6.0.0-2": [
+        WEBSOCKET + "test_packets_may_be_split_and_joined_anywhere_over_frames",
+        WEBSOCKET + "test_frames_may_be_sliced_anywhere_over_reads",
+    ],
     "MQTT-6.0.0-3": CLIENT,
-    "MQTT-6.0.0-4": "there is no WebSocket listener yet",
+    "MQTT-6.0.0-4": [WEBSOCKET + "test_the_subprotocol_that_is_offered_is_the_one_that_is_spoken"],
 }

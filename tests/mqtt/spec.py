@@ -66,6 +66,7 @@ DURABLE: Final = "tests/broker/test_durability.py::"
 ONCE: Final = "tests/broker/test_exactly_once.py::"
 OPTIONS: Final = "tests/broker/test_subscribing.py::"
 WAITING: Final = "tests/broker/test_waiting.py::"
+WEBSOCKET: Final = "tests/broker/test_websocket.py::"
 HOSTILE: Final = "tests/broker/test_hostile.py::"
 
 CLIENT: Final = "binds the client"

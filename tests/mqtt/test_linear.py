@@ -6,7 +6,6 @@ and on every run. An input four times as long may cost four times the work, and 
 little for the rounding; a square would cost sixteen times.
 """
 
-import sys
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -17,6 +16,7 @@ from bridge.mqtt.framer import Framer
 from bridge.mqtt.packet import Puback, Publish, Subscribe, Subscription, Unsubscribe
 from bridge.mqtt.property import USER_PROPERTIES_MAX
 from bridge.mqtt.wire import variable_byte_integer, write_string
+from tests.work import lines_of
 
 
 class Counted(bytearray):
@@ -38,26 +38,17 @@ def work(version: int, slices: Iterator[bytes]) -> tuple[int, MalformedPacket | 
     framer = Framer(version, 1 << 28)
     framer._held = Counted()
     Counted.copied = 0
-    lines = 0
+    fault = None
 
-    def line(frame, event, argument):
-        nonlocal lines
-        lines += event == "line"
-        return line
-
-    def call(frame, event, argument):
-        return line if "bridge" in frame.f_code.co_filename else None
-
-    before = sys.gettrace()
-    sys.settrace(call)
-    try:
+    def read() -> None:
+        nonlocal fault
         for part in slices:
             _, fault = framer.receive(part)
             assert type(framer._held) is Counted
             if fault is not None:
                 break
-    finally:
-        sys.settrace(before)
+
+    lines = lines_of(read)
     return lines + Counted.copied, fault
 
 
