@@ -138,6 +138,7 @@ class Broker:
             self._loop.call_soon(self._flush)
 
     def _flush(self) -> None:
+        self.delivery.begin_turn()
         due, self._due = self._due, []
         for subscriber in due:
             subscriber.due = False
@@ -209,7 +210,7 @@ class Broker:
         if subscriber is None or subscriber.link is not link:
             return
         if not subscriber.outlives:
-            subscriber.backfill.clear()
+            subscriber.search.clear()
         self.sessions.sleep(subscriber)
 
     def take(self, link: Link, packets: list[Packet], read_bytes: int) -> None:

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from bridge.broker.search import LOOK_AT_ONCE, Search
 from bridge.broker.stored import Note, decode_note, encode
 from bridge.broker.subscriber import position_of, token_at
 from bridge.errors import StoreError
@@ -69,6 +70,7 @@ class Delivery:
         self.dropped = 0
         self._reported = 0
         self._reported_at = 0.0
+        self._looks_left = LOOK_AT_ONCE
 
     # ---- in ------------------------------------------------------------------------
 
@@ -279,19 +281,25 @@ class Delivery:
     def flush(self, subscriber: Subscriber) -> None:
         """Send a connected subscriber what its window has room for, and its socket."""
         link, session = subscriber.link, subscriber.session
-        if subscriber.backfill and subscriber.outlives and not subscriber.filling and session.room > 0:
+        search = subscriber.search
+        if search and subscriber.outlives and not subscriber.filling and session.room > 0:
+            self._look(search)
             self._fill_log(subscriber)
-            if subscriber.backfill and not subscriber.filling:
+            if search and not subscriber.filling:
                 self._broker.deliver_soon(subscriber)
         while link is not None and not link.congested:
-            before = len(subscriber.backfill)
-            if not subscriber.outlives:
+            before = 0
+            if search and not subscriber.outlives:
+                self._look(search)
+                before = len(search.found)
                 self._fill_queue(subscriber)
             queued = session.queued
             packets = session.take(time.time_ns(), self.load)
             subscriber.moved |= session.queued != queued
             self.send(subscriber, packets)
-            if subscriber.outlives or not subscriber.backfill or len(subscriber.backfill) == before:
+            if subscriber.outlives or not search or len(search.found) == before:
+                if search.looking and before < _RETAINED_AT_ONCE and not subscriber.outlives:
+                    self._broker.deliver_soon(subscriber)  # nothing for it was found yet
                 break
             link.flush()  # only the socket knows whether the device still reads
 
@@ -340,18 +348,26 @@ class Delivery:
 
     # ---- retained messages for new subscriptions -----------------------------------
 
+    def begin_turn(self) -> None:
+        """Again so many topics may be looked at for new subscriptions, of all devices."""
+        self._looks_left = LOOK_AT_ONCE
+
+    def _look(self, search: Search) -> None:
+        if len(search.found) < _RETAINED_AT_ONCE and self._looks_left > 0:
+            self._looks_left -= search.look(self._broker.retained, self._looks_left)
+
     def _fill_queue(self, subscriber: Subscriber) -> None:
         """Offer retained messages of a new subscription, as far as the queue has room."""
-        backfill = subscriber.backfill
-        for _ in range(min(len(backfill), _RETAINED_AT_ONCE)):
-            topic, subscription = backfill[0]
+        found = subscriber.search.found
+        for _ in range(min(len(found), _RETAINED_AT_ONCE)):
+            topic, subscription = found[0]
             message = self._broker.retained_for(subscriber, topic)
             if message is not None:
                 qos = min(message.qos, subscription.qos)
                 identifiers = (subscription.identifier,) if subscription.identifier else ()
                 if not subscriber.session.offer(NO_TOKEN, qos, True, identifiers, message, _size(message)):
                     break
-            backfill.popleft()
+            found.popleft()
 
     def _fill_log(self, subscriber: Subscriber) -> None:
         """The same for a session that outlives its connection: with QoS 1 and 2 by way of the log.
@@ -359,11 +375,11 @@ class Delivery:
         A part at a time, as the queue has room; what is left when the house is killed
         does not come back.
         """
-        backfill, session = subscriber.backfill, subscriber.session
+        found, session = subscriber.search.found, subscriber.session
         room = min(session.room, _RETAINED_AT_ONCE)
         stored = 0
-        while backfill and room > 0:
-            topic, subscription = backfill.popleft()
+        while found and room > 0:
+            topic, subscription = found.popleft()
             message = self._broker.retained_for(subscriber, topic)
             if message is None:
                 continue
@@ -374,7 +390,7 @@ class Delivery:
             elif subscriber.link is not None:
                 identifiers = (subscription.identifier,) if subscription.identifier else ()
                 if not session.offer(NO_TOKEN, 0, True, identifiers, message, _size(message)):
-                    backfill.appendleft((topic, subscription))
+                    found.appendleft((topic, subscription))
                     break
         if stored:
             subscriber.filling = stored

@@ -11,15 +11,12 @@ in `refused`; an older message of the same topic stays.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from bridge.broker.limits import Limits
 from bridge.broker.stored import StoredRetained, decode_retained, encode
 from bridge.message import Message
 from bridge.mqtt.packet import Publish
 from bridge.policy.access import ANONYMOUS, Identity
 from bridge.store import Table
-from bridge.topic import matches
 
 __all__ = ["Retained"]
 
@@ -33,6 +30,7 @@ class Retained:
         self._house: dict[str, Message] = {}
         self.bytes = sum(len(value) for topic in table if (value := table.get(topic)) is not None)
         self.refused = 0
+        self.turnover = 0  # rises with every topic that is new or gone
 
     def __len__(self) -> int:
         return len(self._table)
@@ -61,12 +59,14 @@ class Retained:
             if old is not None:
                 self.bytes -= len(old)
                 self._table.delete(topic)
+                self.turnover += 1
             return True
         value = encode(StoredRetained(message, identity.user, identity.verified))
         if not self._fits(topic, len(value)):
             self.refused += 1
             return False
         self.bytes += len(value) - (0 if old is None else len(old))
+        self.turnover += old is None
         self._table.put(topic, value)
         return True
 
@@ -74,18 +74,12 @@ class Retained:
         """The same for the house itself, in memory; whether the topic says something new."""
         old = self._house.get(message.topic)
         self._house[message.topic] = message
+        self.turnover += old is None
         return old is None or old.payload != message.payload
 
-    def topics(self, topic_filter: str) -> Iterator[str]:
-        """The topics under a filter that have a retained message."""
-        if "+" not in topic_filter and "#" not in topic_filter:
-            if self._table.get(topic_filter) is not None or topic_filter in self._house:
-                yield topic_filter
-            return
-        for topics in (self._table, self._house):
-            for topic in topics:
-                if matches(topic_filter, topic):
-                    yield topic
+    def topics(self) -> list[str]:
+        """The topics that have a retained message now."""
+        return [*self._table, *self._house]
 
     def get(self, topic: str) -> tuple[Message, Identity] | None:
         """The retained message of a topic and who published it, or None."""

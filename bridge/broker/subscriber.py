@@ -12,10 +12,9 @@ and one for each shared subscription that chose it.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from typing import TYPE_CHECKING, Final
 
-from bridge.mqtt.packet import Subscription
+from bridge.broker.search import Search
 from bridge.mqtt.session import Session
 from bridge.policy.access import Identity, Rights
 
@@ -44,13 +43,12 @@ class Subscriber:
     session outlives its connection, so its QoS 1 and 2 messages go through the
     downlink log. `mark` is the position before which everything is settled, as of when
     `moved` was last False. `unsaved`: its row in `marks` is older than the session.
-    `backfill` is what is left of the retained messages for new subscriptions, of which
-    `filling` are on their way through the log.
+    `search` finds the retained messages for new subscriptions, of which `filling` are on
+    their way through the log.
     """
 
     __slots__ = (
         "_newest",
-        "backfill",
         "disconnected_at_ns",
         "due",
         "filling",
@@ -60,6 +58,7 @@ class Subscriber:
         "moved",
         "outlives",
         "rights",
+        "search",
         "session",
         "since",
         "timer",
@@ -75,7 +74,7 @@ class Subscriber:
         self.moved = True
         self.unsaved = False
         self.since: dict[str, int] = {}
-        self.backfill: deque[tuple[str, Subscription]] = deque()
+        self.search = Search()
         self.filling = 0
         self.due = False  # listed for the next delivery
         self.timer: asyncio.TimerHandle | None = None

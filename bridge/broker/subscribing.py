@@ -66,7 +66,7 @@ def _add(broker: Broker, link: Link, subscriber: Subscriber, wanted: Subscriptio
     if not known:
         subscriber.since[topic_filter] = broker.spool.downlink.durable
     if group is None and not (granted.retain_handling == 2 or (granted.retain_handling == 1 and known)):
-        subscriber.backfill.extend((topic, granted) for topic in broker.retained.topics(topic_filter))
+        subscriber.search.want(broker.retained, granted)
     return granted.qos, ""
 
 
