@@ -19,11 +19,12 @@ from typing import TYPE_CHECKING
 
 from bridge.broker.inlet import PROPERTIES_BYTES
 from bridge.broker.link import Link
+from bridge.errors import StoreError
 from bridge.message import Properties
 from bridge.mqtt.connection import PACKET_BYTES_LIMIT, State
 from bridge.mqtt.packet import Connack, Connect
 from bridge.mqtt.reason import ReasonCode
-from bridge.mqtt.session import EXPIRY_NEVER_S
+from bridge.mqtt.session import EXPIRY_NEVER_S, Session
 from bridge.policy.access import ANONYMOUS, Identity
 
 if TYPE_CHECKING:
@@ -104,14 +105,38 @@ class Admission:
         broker.traffic.connects += 1
         link.entry_bytes = len(client_id.encode()) + (PROPERTIES_BYTES if packet.version == 5 else 0)
         broker.sessions.awake(subscriber, granted_s > 0)
+        welcome = partial(self._welcome, link, subscriber, packet, old is not None, assigned, expiry_s)
+        if old is None and subscriber.outlives:
+            # Once it was told of a session, a device relies on it: what it has under way there is
+            # neither sent as new nor given up.
+            broker.spool.committer.when_durable(welcome)
+        else:
+            welcome(None)
+
+    def _welcome(
+        self,
+        link: Link,
+        subscriber: Subscriber,
+        packet: Connect,
+        present: bool,
+        assigned: str,
+        expiry_s: int,
+        error: StoreError | None,
+    ) -> None:
+        """Send CONNACK, and what waits; from here on the connection is open."""
+        broker, limits, session, connection = self._broker, link.limits, subscriber.session, link.connection
+        if subscriber.link is not link or connection.state is not State.PENDING:
+            return  # it is gone already, or another one has taken its place
+        if error is not None:
+            link.close(ReasonCode.SERVER_UNAVAILABLE, str(error))
+            return
         keep_alive_s = packet.keep_alive_s
         if packet.version == 5 and limits.keep_alive_max_s < 65_535:
             keep_alive_s = min(keep_alive_s or limits.keep_alive_max_s, limits.keep_alive_max_s)
-        connection = link.connection
         answer = None
         if packet.version == 5:
-            answer = self._grant(link, packet, client_id, assigned, keep_alive_s, granted_s, expiry_s)
-        connack = Connack(old is not None, 0, answer)
+            answer = self._grant(link, packet, session, assigned, keep_alive_s, expiry_s)
+        connack = Connack(present, 0, answer)
         if connection.encode(connack) is None:
             session.will = None  # it may not be sent v5 [MQTT-3.1.2-24], and nothing before it [MQTT-3.2.0-1]
             link.close()
@@ -130,14 +155,14 @@ class Admission:
         self,
         link: Link,
         packet: Connect,
-        client_id: str,
+        session: Session,
         assigned: str,
         keep_alive_s: int,
-        granted_s: int,
         expiry_s: int,
     ) -> Properties:
         """What CONNACK says in MQTT 5: whatever differs from what its absence would mean."""
         limits = link.limits
+        granted_s = session.expiry_interval_s
         offered = self._broker.response_topic
         asked = packet.properties is not None and packet.properties.request_response_information
         return Properties(
@@ -151,7 +176,9 @@ class Admission:
             assigned_client_identifier=assigned or None,
             server_keep_alive_s=keep_alive_s if keep_alive_s != packet.keep_alive_s else None,
             session_expiry_interval_s=granted_s if granted_s != expiry_s else None,
-            response_information=offered(link.identity.user, client_id) if offered and asked else None,
+            response_information=(
+                offered(link.identity.user, session.client_id) if offered and asked else None
+            ),
         )
 
 

@@ -47,6 +47,8 @@ log = logging.getLogger(__name__)
 
 _IN_UPLINK: Final = 1  # bits of `Session.half_stored`
 _IN_DOWNLINK: Final = 2
+# A start reads the uplink from the checkpoint on: this much takes some 50 ms.
+CHECKPOINT_EVERY_BYTES: Final = 4 * 1024 * 1024
 _LOOK_AGAIN_S: Final = 86_400.0  # a timer far away is looked at once a day: loops do not take months
 
 
@@ -58,6 +60,7 @@ class Sessions:
         self._spool = broker.spool
         self._loop = asyncio.get_running_loop()
         self._unsaved: list[Subscriber] = []
+        self._checkpoint = Checkpoint(0, 0)
         self._inbound = False  # whether the checkpoint has to move with the next commit
         self.by_client_id: dict[str, Subscriber] = {}
         self.expired = 0
@@ -195,10 +198,14 @@ class Sessions:
             if not subscriber.outlives or self.by_client_id.get(session.client_id) is not subscriber:
                 continue
             self._spool.marks.put(session.client_id, mark_of(session, subscriber.measure(position)))
-        if self._inbound:
+        uplink = self._spool.uplink.durable
+        if self._inbound or uplink - self._checkpoint.uplink > CHECKPOINT_EVERY_BYTES:
             self._inbound = False
-            checkpoint = Checkpoint(self._spool.uplink.durable, self._spool.downlink.durable)
-            self._spool.marks.put(CHECKPOINT, encode(checkpoint))
+            self._set_checkpoint(Checkpoint(uplink, position))
+
+    def _set_checkpoint(self, checkpoint: Checkpoint) -> None:
+        self._checkpoint = checkpoint
+        self._spool.marks.put(CHECKPOINT, encode(checkpoint))
 
     def _unsave(self, subscriber: Subscriber) -> None:
         client_id = subscriber.session.client_id
@@ -258,11 +265,14 @@ class Sessions:
         """Where the last commit was cut short: what of QoS 2 is in the logs and not in `marks`."""
         row = self._spool.marks.get(CHECKPOINT)
         if row is None:
+            # There was no message with a note yet. It has to be there before the first one.
+            self._set_checkpoint(Checkpoint(self._spool.uplink.durable, self._spool.downlink.durable))
+            self._spool.committer.schedule()
             return
-        checkpoint = decode_checkpoint(row)
+        self._checkpoint = decode_checkpoint(row)
         for bit, part, position in (
-            (_IN_UPLINK, self._spool.uplink, checkpoint.uplink),
-            (_IN_DOWNLINK, self._spool.downlink, checkpoint.downlink),
+            (_IN_UPLINK, self._spool.uplink, self._checkpoint.uplink),
+            (_IN_DOWNLINK, self._spool.downlink, self._checkpoint.downlink),
         ):
             for client_id, packet_id in _arrivals(part, position):
                 subscriber = self.by_client_id.get(client_id)
