@@ -18,6 +18,7 @@ from tests.mqtt.spec import (
     ONCE,
     PUBLISH,
     SESSION,
+    SETTINGS,
     SUBSCRIBE,
     TOPICS,
     WAITING,
@@ -177,7 +178,7 @@ CLAUSES: Final[dict[str, str | list[str]]] = {
         CONNECT + "test_3_1_1_without_a_client_identifier_and_with_a_session_to_keep_hears_code_2",
     ],
     "MQTT-3.1.3-9": [
-        CONNECT + "test_3_1_1_without_a_client_identifier_and_with_a_session_to_keep_hears_code_2",
+        SETTINGS + "test_a_client_identifier_that_is_refused_is_said_so_and_the_connection_closed[4]",
     ],
     "MQTT-3.1.3-10": bad("CONNECT with a will topic that is not UTF-8"),
     "MQTT-3.1.3-11": bad(
@@ -275,7 +276,7 @@ CLAUSES: Final[dict[str, str | list[str]]] = {
         DURABLE + "test_no_puback_before_the_sync_has_returned",
     ],
     "MQTT-3.3.5-1": [PUBLISH + "test_overlapping_filters_deliver_with_the_highest_of_their_qos"],
-    "MQTT-3.3.5-2": "there are no rules yet that forbid a PUBLISH",
+    "MQTT-3.3.5-2": [SETTINGS + "test_3_1_1_is_acknowledged_as_ever_for_what_it_may_not_publish"],
     # ---- 3.6 to 3.11 ----
     "MQTT-3.6.1-1": bad("PUBREL without its flags", "PUBREL with DUP after 3.1"),
     "MQTT-3.8.1-1": bad("SUBSCRIBE without its flags"),

@@ -16,11 +16,11 @@ from tests.mqtt.spec import (
     CONNECTION,
     DURABLE,
     FRAMER,
-    HOSTILE,
     ONCE,
     OPTIONS,
     PUBLISH,
     SESSION,
+    SETTINGS,
     SUBSCRIBE,
     TOPICS,
     WAITING,
@@ -49,7 +49,6 @@ _FIRST_BYTES: Final = CODEC + "test_every_first_byte_but_the_legal_ones_is_malfo
 _WALK: Final = PUBLISH + "test_a_qos_2_delivery_walks_through_its_four_packets[5]"
 _REPEATED: Final = PUBLISH + "test_what_is_unanswered_is_repeated_with_dup_its_identifier_and_in_order[5]"
 _ANSWERS: Final = PUBLISH + "test_each_qos_has_its_answer_with_the_identifier_of_the_publish[5]"
-_ALL_QOS: Final = "is for servers without QoS 1 or 2, or without retained messages"
 
 CLAUSES: Final[dict[str, str | list[str]]] = {
     # ---- 1.5 values ----
@@ -177,12 +176,16 @@ CLAUSES: Final[dict[str, str | list[str]]] = {
         OPTIONS + "test_what_is_too_large_for_a_device_is_not_sent_and_does_not_block_the_rest",
         SESSION + "test_what_does_not_fit_the_client_is_let_go",
     ],
-    "MQTT-3.1.2-26": [PUBLISH + "test_a_device_that_allows_no_aliases_is_sent_none"],
+    "MQTT-3.1.2-26": [SETTINGS + "test_aliases_towards_a_device_keep_to_its_maximum_and_to_one_connection"],
     "MQTT-3.1.2-27": [PUBLISH + "test_a_device_that_allows_no_aliases_is_sent_none"],
-    "MQTT-3.1.2-28": [CONNECT + "test_response_information_is_not_given_to_who_does_not_ask"],
+    "MQTT-3.1.2-28": [
+        CONNECT + "test_response_information_is_not_given_to_who_does_not_ask",
+        SETTINGS + "test_response_information_is_given_to_who_asks_for_it",
+    ],
     "MQTT-3.1.2-29": [
         CONNECTION + "test_without_request_problem_information_only_connack_and_disconnect_explain",
         CONNECTION + "test_a_client_that_wants_no_problem_information_gets_it_only_where_allowed",
+        SETTINGS + "test_why_it_was_refused_is_told_only_to_who_wants_to_know",
     ],
     "MQTT-3.1.2-30": CLIENT,
     "MQTT-3.1.3-1": [
@@ -204,8 +207,7 @@ CLAUSES: Final[dict[str, str | list[str]]] = {
         CONNECT + "test_5_without_a_client_identifier_may_keep_its_session_under_the_assigned_one",
     ],
     "MQTT-3.1.3-8": [
-        HOSTILE + "test_a_client_identifier_is_only_a_name",
-        *closed("16: a client identifier that is not UTF-8 first, 5"),
+        SETTINGS + "test_a_client_identifier_that_is_refused_is_said_so_and_the_connection_closed[5]",
     ],
     "MQTT-3.1.3-9": [
         COMING + "test_a_will_with_a_delay_waits_and_is_dropped_when_the_device_is_back_in_time"
@@ -219,7 +221,10 @@ CLAUSES: Final[dict[str, str | list[str]]] = {
         CONNECT + "test_a_connect_that_cannot_be_taken_is_told_so_where_it_can_be_and_closed",
         *closed("12: the reserved connect flag first, 5", "3: bytes behind the end first, 5"),
     ],
-    "MQTT-3.1.4-2": [CONNECT + "test_what_follows_a_refused_connect_is_not_processed[5]"],
+    "MQTT-3.1.4-2": [
+        "tests/faults/test_access.py::test_a_hundred_thefts_and_none_succeeds[5]",
+        CONNECT + "test_what_follows_a_refused_connect_is_not_processed[5]",
+    ],
     "MQTT-3.1.4-3": [
         CONNECT + "test_a_new_connection_with_the_client_identifier_ends_the_old_one[5]",
         COMING + "test_a_second_connection_takes_the_session_over_and_the_first_hears_0x8e",
@@ -258,11 +263,15 @@ CLAUSES: Final[dict[str, str | list[str]]] = {
         CONNECTION + "test_whatever_the_reason_goodbye_says_one_that_its_packet_may_carry[False]",
         _CODES,
     ],
-    "MQTT-3.2.2-9": _ALL_QOS,
-    "MQTT-3.2.2-10": _ALL_QOS,
+    "MQTT-3.2.2-9": [
+        SETTINGS + "test_the_highest_qos_is_said_where_it_is_not_2_and_every_subscribe_is_accepted"
+    ],
+    "MQTT-3.2.2-10": [
+        SETTINGS + "test_the_highest_qos_is_said_where_it_is_not_2_and_every_subscribe_is_accepted"
+    ],
     "MQTT-3.2.2-11": CLIENT,
-    "MQTT-3.2.2-12": _ALL_QOS,
-    "MQTT-3.2.2-13": _ALL_QOS,
+    "MQTT-3.2.2-12": [SETTINGS + "test_a_will_above_the_highest_qos_is_refused_and_never_published"],
+    "MQTT-3.2.2-13": [SETTINGS + "test_where_nothing_is_retained_a_will_to_be_retained_is_refused[5]"],
     "MQTT-3.2.2-14": CLIENT,
     "MQTT-3.2.2-15": CLIENT,
     "MQTT-3.2.2-16": [
@@ -331,14 +340,15 @@ CLAUSES: Final[dict[str, str | list[str]]] = {
     ],
     "MQTT-3.3.2-7": [
         PUBLISH + "test_every_alias_up_to_the_maximum_is_taken_and_none_is_carried_to_the_next_connection",
+        SETTINGS + "test_aliases_towards_a_device_keep_to_its_maximum_and_to_one_connection",
     ],
     "MQTT-3.3.2-8": [
         *bad("topic alias 0"),
-        PUBLISH + "test_a_device_that_allows_no_aliases_is_sent_none",
+        SETTINGS + "test_aliases_towards_a_device_keep_to_its_maximum_and_to_one_connection",
     ],
     "MQTT-3.3.2-9": CLIENT,
     "MQTT-3.3.2-10": CLIENT,
-    "MQTT-3.3.2-11": [PUBLISH + "test_a_device_that_allows_no_aliases_is_sent_none"],
+    "MQTT-3.3.2-11": [SETTINGS + "test_aliases_towards_a_device_keep_to_its_maximum_and_to_one_connection"],
     "MQTT-3.3.2-12": [
         PUBLISH + "test_every_alias_up_to_the_maximum_is_taken_and_none_is_carried_to_the_next_connection",
         CONNECTION + "test_an_alias_stands_for_the_topic_it_was_last_set_to",
@@ -373,10 +383,15 @@ CLAUSES: Final[dict[str, str | list[str]]] = {
     "MQTT-3.4.2-1": [
         _CODES,
         DURABLE + "test_a_message_that_nobody_wants_is_answered_0x10_without_being_stored",
+        SETTINGS + "test_5_is_told_and_the_identifier_of_a_refused_qos_2_is_a_new_message_the_next_time",
     ],
     "MQTT-3.4.2-2": [_FITS],
     "MQTT-3.4.2-3": [_FITS],
-    "MQTT-3.5.2-1": [_CODES, _ANSWERS],
+    "MQTT-3.5.2-1": [
+        _CODES,
+        _ANSWERS,
+        SETTINGS + "test_5_is_told_and_the_identifier_of_a_refused_qos_2_is_a_new_message_the_next_time",
+    ],
     "MQTT-3.5.2-2": [_FITS],
     "MQTT-3.5.2-3": [_FITS],
     "MQTT-3.6.1-1": bad("PUBREL without its flags in 5"),
@@ -515,7 +530,10 @@ CLAUSES: Final[dict[str, str | list[str]]] = {
         SESSION + "test_what_was_begun_is_repeated_even_when_it_has_expired",
     ],
     "MQTT-4.3.3-8": [_ANSWERS, DURABLE + "test_no_pubrec_before_the_sync_has_returned"],
-    "MQTT-4.3.3-9": [SESSION + "test_after_a_refusal_the_next_copy_is_a_new_message"],
+    "MQTT-4.3.3-9": [
+        SETTINGS + "test_5_is_told_and_the_identifier_of_a_refused_qos_2_is_a_new_message_the_next_time",
+        SESSION + "test_after_a_refusal_the_next_copy_is_a_new_message",
+    ],
     "MQTT-4.3.3-10": [
         PUBLISH + "test_until_pubrel_a_repetition_is_answered_and_reaches_nobody_twice[5]",
         ONCE + "test_a_repetition_after_reconnect_is_not_stored_again",
