@@ -1,4 +1,4 @@
-"""What has broken other brokers, as raw bytes: one table of what must be closed, one of what must not matter.
+"""What has broken other brokers, as raw bytes: what must close, what must not matter, what must open nothing.
 
 Each input has the number of the row that it belongs to in the list of faults of
 other brokers, which is kept beside the design; `ROWS` says in a few words what
@@ -14,7 +14,18 @@ from bridge.mqtt.codec import encode
 from bridge.mqtt.packet import Connect
 from bridge.mqtt.wire import variable_byte_integer, write_string
 
-__all__ = ["CLOSED", "ELSEWHERE", "HARMLESS", "ROWS", "Input", "connect", "packet", "publish", "subscribe"]
+__all__ = [
+    "CLOSED",
+    "ELSEWHERE",
+    "GUARDED",
+    "HARMLESS",
+    "ROWS",
+    "Input",
+    "connect",
+    "packet",
+    "publish",
+    "subscribe",
+]
 
 ROWS: Final = {
     1: "a length of five bytes",
@@ -33,13 +44,13 @@ ROWS: Final = {
     14: "a queue that grows until nothing moves",
     15: "one client identifier, again and again",
     16: "wildcards and patterns as names",
+    17: "the session of another user",
+    18: "a delivery that no rule was asked about",
+    19: "a SUBSCRIBE of which only the first filter was checked",
     24: "no user name where a rule needs one",
     32: "scripts as client identifiers and topics",
 }
 ELSEWHERE: Final = {
-    17: "there are no users yet",
-    18: "there are no rules yet",
-    19: "there are no rules yet",
     20: "files of users and rules: no bytes of a device",
     21: "which sockets listen is decided before a device comes",
     22: "certificates are read before a device comes",
@@ -571,3 +582,83 @@ def _harmless() -> Iterator[Input]:
 
 
 HARMLESS: Final = list(_harmless())
+
+
+# ---- what must open nothing in a house with users and rules ----------------------------
+
+
+def login(version: int, client_id: str, user: str | None, clean: bool = True, rest: bytes = b"") -> bytes:
+    """CONNECT of a user whose password is the name with "'s"."""
+    if user is None:
+        return connect(version, write_string(client_id), flags=2 * clean, rest=rest)
+    credentials = write_string(user) + write_string(f"{user}'s")
+    return connect(version, write_string(client_id), flags=0xC0 | 2 * clean, rest=rest + credentials)
+
+
+def _guarded() -> Iterator[Input]:
+    """From mallory, who may use open/# and plant/mallory/#; secret/# and the session `victim` are alice's.
+
+    `reasons` as in CLOSED where CONNECT itself is refused.
+    """
+    no = frozenset({0x87})
+
+    def thief(what: str, make: Callable[[int], bytes]) -> Iterator[Input]:
+        for version in BOTH:
+            yield Input(17, what, version, True, make(version), no)
+
+    def tries(row: int, what: str, make: Callable[[int], bytes]) -> Iterator[Input]:
+        for version in BOTH:
+            yield Input(row, what, version, False, make(version))
+
+    yield from thief("another user, to begin anew", lambda v: login(v, "victim", "mallory"))
+    yield from thief("another user, to go on", lambda v: login(v, "victim", "mallory", clean=False))
+    yield from thief("nobody, to begin anew", lambda v: login(v, "victim", None))
+    yield from thief("nobody, to go on", lambda v: login(v, "victim", None, clean=False))
+    for qos in (0, 1, 2):
+        for retain in (0, 1):
+            yield from tries(
+                18,
+                f"PUBLISH with QoS {qos} and retain {retain}",
+                lambda v, f=0x30 | qos << 1 | retain: publish(v, b"secret/a", b"forged", first=f),
+            )
+    yield from tries(
+        18, "PUBLISH to the topics of another user", lambda v: publish(v, b"plant/alice/a", b"forged")
+    )
+    for topic_filter in (
+        "secret/#",
+        "#",
+        "+/a",
+        "secret/a",
+        "$share/g/secret/#",
+        "$share/g/#",
+        "plant/+/a",
+        "plant/alice/#",
+    ):
+        yield from tries(
+            18, f"SUBSCRIBE to {topic_filter}", lambda v, t=topic_filter: subscribe(v, t, options=1)
+        )
+    yield from tries(
+        19, "what is allowed, then what is not", lambda v: subscribe(v, "open/#", "secret/#", options=1)
+    )
+    yield from tries(
+        19, "what is not allowed, then what is", lambda v: subscribe(v, "secret/#", "open/#", options=1)
+    )
+    yield from tries(
+        19,
+        "the same in shared subscriptions",
+        lambda v: subscribe(v, "$share/g/open/#", "$share/g/secret/#", options=1),
+    )
+    for version in BOTH:
+        for topic in ("plant//a", "plant/alice/a", "plant/{user}/a", "plant/%u/a"):
+            yield Input(
+                24,
+                f"nobody, who publishes and subscribes to {topic}",
+                version,
+                True,
+                login(version, "nobody", None)
+                + publish(version, topic.encode(), b"forged")
+                + subscribe(version, topic, options=1),
+            )
+
+
+GUARDED: Final = list(_guarded())

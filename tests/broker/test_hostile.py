@@ -10,9 +10,10 @@ import pytest
 from bridge.message import Properties
 from bridge.mqtt.codec import encode
 from bridge.mqtt.packet import PINGREQ, Connack, Pingresp, Puback, Publish, Subscribe, Subscription, Will
-from tests.broker.hostile import CLOSED, ELSEWHERE, HARMLESS, ROWS
+from tests.broker.hostile import CLOSED, ELSEWHERE, GUARDED, HARMLESS, ROWS, login
 from tests.gateway import port_of, sink_of, until
 from tests.mqtt.vectors import HOSTILE as MALFORMED
+from tests.users import write_users
 
 AT_ONCE_S = 0.1
 
@@ -34,7 +35,7 @@ def innocent_log(caplog):
 def test_every_row_of_faults_has_an_input_for_both_versions_or_a_reason_why_not():
     assert set(ROWS) | set(ELSEWHERE) == set(range(1, 35))
     assert not set(ROWS) & set(ELSEWHERE)
-    covered = {(each.row, version) for each in [*CLOSED, *HARMLESS] for version in each.versions}
+    covered = {(each.row, version) for each in [*CLOSED, *HARMLESS, *GUARDED] for version in each.versions}
     assert covered >= {(row, version) for row in ROWS for version in (4, 5)}
     assert len({(each.version, each.instead_of_connect, each.data) for each in CLOSED}) >= 150
 
@@ -79,6 +80,63 @@ async def test_what_is_only_strange_matters_to_nobody_else(house, innocent_log, 
     device.drop()
     await until(lambda: len(house.broker.links) == 1)
     await witness.published("a", b"and still", 2)
+
+
+@pytest.fixture
+async def guarded(bare):
+    """Users and rules; alice's device `victim` hears secret/# and plant/#, and so does she on another one."""
+    write_users(bare.folder / "passwords", {"alice": "alice's", "mallory": "mallory's"})
+    own = ["open/#", "plant/{user}/#"]
+    rules = [{"user": "alice", "publish": ["#"], "subscribe": ["#"]}, {"publish": own, "subscribe": own}]
+    await bare.start(
+        listeners=[{"mqtt": "127.0.0.1:0", "anonymous": True}],
+        access={"users": str(bare.folder / "passwords"), "rules": rules},
+    )
+    return bare
+
+
+async def welcome(house, version, client_id, user):
+    device = await house.socket(version)
+    device.send_bytes(login(version, client_id, user))
+    assert (await device.expect(Connack)).reason == 0
+    return device
+
+
+@pytest.mark.parametrize("given", GUARDED, ids=[each.name for each in GUARDED])
+async def test_what_is_not_allowed_opens_nothing(guarded, innocent_log, given):
+    victim = await welcome(guarded, 5, "victim", "alice")
+    await victim.subscribe("secret/#", "plant/#")
+    if given.reasons != frozenset({None}):
+        took_s = []
+        for _ in range(2):
+            attacker = await guarded.socket(given.version)
+            began = time.monotonic()
+            attacker.send_bytes(given.data)
+            assert await attacker.goodbye() in given.reasons
+            took_s.append(time.monotonic() - began)
+        assert min(took_s) <= AT_ONCE_S
+    else:
+        if given.instead_of_connect:
+            attacker = await guarded.socket(given.version)
+        else:
+            attacker = await welcome(guarded, given.version, "attacker", "mallory")
+        attacker.send_bytes(given.data)
+        attacker.send(PINGREQ)
+        while not isinstance(packet := await attacker.next(), Pingresp):
+            assert packet is not None, "it was sent away"
+    alice = await welcome(guarded, 5, "other", "alice")
+    for nth, topic in enumerate(("secret/a", "plant/alice/a", "open/a"), 1):
+        await alice.published(topic, b"true", nth)
+    assert await victim.receive(2) == [b"true"] * 2, "the victim heard what was forged, or not what was true"
+    await victim.quiet()
+    if given.reasons == frozenset({None}):
+        attacker.send(PINGREQ)
+        while not isinstance(packet := await attacker.next(), Pingresp):
+            assert packet is not None
+            assert not isinstance(packet, Publish) or packet.topic == "open/a"
+    late = await welcome(guarded, 5, "late", "alice")
+    await late.subscribe("#")
+    await late.quiet()  # nothing forged was retained
 
 
 @pytest.mark.parametrize(
