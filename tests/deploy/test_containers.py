@@ -1,5 +1,6 @@
 """Dockerfile and compose.yaml: checked without a container engine, as far as that goes."""
 
+import json
 import os
 import re
 import shlex
@@ -70,7 +71,8 @@ def test_compose_publishes_on_loopback_only_and_waits_for_a_healthy_queue():
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.name)
 def test_the_configurations_that_are_shipped_are_valid(config):
-    environ = os.environ | COMPOSE["services"]["gateway"]["environment"]
+    filled = re.sub(r"\$\{RABBITMQ_PASSWORD:[^}]*\}", "from-dot-env", json.dumps(COMPOSE))
+    environ = os.environ | json.loads(filled)["services"]["gateway"]["environment"]
     told = subprocess.run(
         [sys.executable, "-m", "bridge.cli", "validate", str(config)],
         capture_output=True,
@@ -85,6 +87,7 @@ def test_the_configurations_that_are_shipped_are_valid(config):
 def test_compose_itself_understands_the_file():
     told = subprocess.run(
         ["docker", "compose", "-f", str(DEPLOY / "compose.yaml"), "config", "--quiet"],
+        env={**os.environ, "RABBITMQ_PASSWORD": "x"},
         capture_output=True,
         text=True,
         timeout=60,

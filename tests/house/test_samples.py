@@ -7,12 +7,19 @@ addresses are moved, by the same flags and variables that an operator would use.
 from __future__ import annotations
 
 import asyncio
+import queue
 import random
+import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import psutil
 import pytest
+from paho.mqtt.client import CallbackAPIVersion, Client, MQTTv5
 from paho.mqtt.publish import multiple
+from paho.mqtt.reasoncodes import ReasonCode
 
 from tests.gateway import until
 from tests.house.receiver import FarEnd
@@ -24,6 +31,7 @@ ROOT = Path(__file__).parents[2]
 TO_ZEROMQ = ["config/quickstart.yaml", "deploy/edgespool.yaml", "deploy/image.yaml"]
 TO_RABBITMQ = ["config/rabbitmq.yaml", "deploy/compose-config.yaml"]
 FAN_IN = "config/zeromq-fan-in.yaml"
+ACCESS = "config/users-and-rules.yaml"
 NOT_OURS = ["deploy/compose.yaml"]  # a file of docker's
 COUNT = 50
 
@@ -44,7 +52,7 @@ def test_no_sample_is_left_out() -> None:
     shipped = {
         str(path.relative_to(ROOT)) for name in ("config", "deploy") for path in (ROOT / name).glob("*.yaml")
     }
-    assert shipped == {*TO_ZEROMQ, *TO_RABBITMQ, FAN_IN, *NOT_OURS}
+    assert shipped == {*TO_ZEROMQ, *TO_RABBITMQ, FAN_IN, ACCESS, *NOT_OURS}
 
 
 @pytest.mark.parametrize("file", TO_ZEROMQ)
@@ -125,3 +133,62 @@ def test_two_gateways_of_the_fan_in_sample_reach_one_receiver_each_in_order(tmp_
             assert [one["payload"] for one in mine] == payloads
             assert {one["address"] for one in mine} == {address}
             assert {one["id"].split("/")[0] for one in mine} == {name}
+
+
+def test_the_sample_with_users_lets_in_whom_passwd_has_added_and_as_far_as_its_rules_say(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "edgespool.yaml"
+    shutil.copy(ROOT / ACCESS, file)
+    for user in ("press-1", "press-2", "dashboard"):
+        command = [sys.executable, "-m", "bridge.cli", "passwd", str(tmp_path / "passwords"), user, "--stdin"]
+        subprocess.run(command, input=f"{user}'s", text=True, check=True)
+    gateway = Shipped(tmp_path / "gateway", file)
+    assert gateway.endpoint is not None
+    far_end = FarEnd(tmp_path / "far", gateway.endpoint)
+    gateway.validate()
+    gateway.start()
+    far_end.start()
+    heard: list[tuple[str, str]] = []
+
+    def connected(user: str | None, password: str | None = None) -> tuple[Client, ReasonCode]:
+        client = Client(CallbackAPIVersion.VERSION2, protocol=MQTTv5)
+        if user is not None:
+            client.username_pw_set(user, password)
+        answers: queue.Queue[ReasonCode] = queue.Queue()
+        client.on_connect = lambda client, data, flags, reason, properties: answers.put(reason)
+        client.on_message = lambda client, data, message: heard.append((user or "", message.topic))
+        client.connect("127.0.0.1", gateway.port)
+        client.loop_start()
+        reason = answers.get(timeout=10)
+        if reason.is_failure:
+            client.loop_stop()
+        return client, reason
+
+    try:
+        for user, password in [(None, None), ("press-1", "press-2's"), ("press-3", "press-3's")]:
+            assert connected(user, password)[1].is_failure
+        dashboard, press = connected("dashboard", "dashboard's")[0], connected("press-1", "press-1's")[0]
+        granted: queue.Queue[list[ReasonCode]] = queue.Queue()
+        for client, topic_filters, wanted in [
+            (dashboard, ["plant/#", "#"], [1, 0x87]),
+            (press, ["plant/press-1/set/#", "plant/press-2/set/#", "plant/announcements/x"], [1, 0x87, 1]),
+        ]:
+            client.on_subscribe = lambda client, data, mid, reasons, properties: granted.put(reasons)
+            client.subscribe([(each, 1) for each in topic_filters])
+            assert [reason.value for reason in granted.get(timeout=10)] == wanted
+        for topic in ("plant/press-2/t", "plant/press-1/recipe/1", "plant/press-1/t"):
+            press.publish(topic, topic, qos=1).wait_for_publish(10)
+        assert not far_end.wait_for({"plant/press-1/recipe/1", "plant/press-1/t"})
+        deadline = time.monotonic() + 10
+        while not heard and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert heard == [("dashboard", "plant/press-1/t")]
+        for client in (dashboard, press):
+            client.disconnect()
+            client.loop_stop()
+        assert gateway.stop() == 0
+    finally:
+        gateway.kill()
+        far_end.kill()
+    assert "plant/press-2/t" not in {one["topic"] for one in far_end.received()}
