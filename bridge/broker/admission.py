@@ -60,7 +60,7 @@ class Admission:
                 log.info("login refused peer=%s client=%s reason=%s", link.peer, packet.client_id, text)
             link.close(reason, text)
             return
-        assigned = "" if packet.client_id else uuid.uuid4().hex
+        assigned = "" if packet.client_id else f"auto-{uuid.uuid4()}".upper().replace("AUTO", "auto")
         client_id = packet.client_id or assigned
         old = self._broker.subscribers.get(client_id)
         if old is not None and not _may_have(old, identity):

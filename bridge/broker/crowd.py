@@ -29,6 +29,10 @@ class Crowd:
         self.turned_away = 0
         self._addresses: Counter[str] = Counter()
 
+    def full(self, door: Door, house_max: int) -> bool:
+        """Whether one more would be one too many, whoever it is."""
+        return self.inside >= house_max or door.links >= door.limits.connections_max
+
     def admit(self, door: Door, address: str, house_max: int) -> str:
         """Count someone in and return an empty text, or return which bound does not allow it.
 

@@ -128,6 +128,30 @@ class Delivery:
             return False
         if subscriber.outlives:
             return True
+        if message.publisher == subscriber.session.client_id:
+            # Who gets its own message hears first that it arrived: one that waits for its PUBACK or
+            # PUBREC and reads the next packet would take this for a mistake.
+            offer_own = partial(self._offer_own, message, subscriber, terms)
+            self._broker.spool.committer.when_durable(offer_own)
+            return False
+        self._offer(message, subscriber, terms)
+        return False
+
+    def _offer_own(
+        self,
+        message: Message,
+        subscriber: Subscriber,
+        terms: tuple[int, bool, tuple[int, ...]],
+        error: StoreError | None,
+    ) -> None:
+        if error is None and subscriber.link is not None:
+            self._offer(message, subscriber, terms)
+
+    def _offer(
+        self, message: Message, subscriber: Subscriber, terms: tuple[int, bool, tuple[int, ...]]
+    ) -> None:
+        """Queue a message that waits in memory, or drop it where there is no room."""
+        qos, retain, identifiers = terms
         offer = subscriber.session.offer
         size = _size(message)
         if not offer(NO_TOKEN, qos, retain, identifiers, message, size):
@@ -135,9 +159,8 @@ class Delivery:
             self.flush(subscriber)
             if not offer(NO_TOKEN, qos, retain, identifiers, message, size):
                 self.drop()
-                return False
+                return
         self._broker.deliver_soon(subscriber)
-        return False
 
     def _send_now(
         self,

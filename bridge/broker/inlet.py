@@ -221,8 +221,8 @@ class Inlet:
                 if decision.matches is not None:
                     if not stored_in & _IN_DOWNLINK:
                         broker.delivery.distribute(message, decision, note_id)
-                elif audience is None and not packet.retain:
-                    self.unrouted += 1
+                elif audience is None:
+                    self.unrouted += not packet.retain
                     if qos == 1 and link.connection.version == 5:
                         answers.append(Puback(packet.packet_id, ReasonCode.NO_MATCHING_SUBSCRIBERS))
                         kind = None

@@ -40,6 +40,7 @@ __all__ = ["Listener", "Place"]
 log = logging.getLogger(__name__)
 
 _ACCEPTS_PER_TURN: Final = 64  # of the loop: a storm may not keep the devices inside waiting
+_PATIENCE_TURNS: Final = 3  # what asyncio needs from the end of a connection to the count
 _NO_ROOM_WAIT_S: Final = 1.0
 _NO_ROOM: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 # Handshakes under way. The processor does some hundred in a second, so of more at once the
@@ -75,6 +76,7 @@ class Listener:
         self._inode = (0, 0)
         self._entering: dict[asyncio.Task[None], float] = {}  # since when; the oldest first
         self._waiting: asyncio.TimerHandle | None = None
+        self._patience = 0  # turns of the loop since somebody knocked at a full house
         self._loop = asyncio.get_running_loop()
 
     async def start(self) -> None:
@@ -157,6 +159,12 @@ class Listener:
         for _ in range(_ACCEPTS_PER_TURN):
             if not self._may_enter():
                 return
+            if self.broker.crowd.full(self.door, self.broker.limits.connections_max):
+                # Whoever comes in place of one who has just left is often seen before the other's end.
+                self._patience += 1
+                if self._patience <= _PATIENCE_TURNS:
+                    return
+            self._patience = 0
             try:
                 sock, peer = listening.accept()
             except (BlockingIOError, InterruptedError):

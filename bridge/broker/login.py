@@ -46,6 +46,8 @@ THREADS: Final = 2
 # Eight seconds of hashing: who would wait longer has missed the deadline of CONNECT before. A CONNECT
 # of 64 KiB each, that is 32 MiB.
 WAITING_MAX: Final = 512
+# Not 0x86, which MQTT 3 would hear as 4, "malformed": devices know 5 from Mosquitto, and 0x87 in MQTT 5.
+_REFUSED: Final = ReasonCode.NOT_AUTHORIZED
 _WRONG: Final = "the user name or the password is wrong"
 _TOO_MANY: Final = "too many failed logins from this address"
 
@@ -143,7 +145,7 @@ class Logins:
             else:
                 done(None, ReasonCode.NOT_AUTHORIZED, "no user can log in here")
         elif password is None:
-            done(None, ReasonCode.BAD_USER_NAME_OR_PASSWORD, "a user name needs a password")
+            done(None, _REFUSED, "a user name needs a password")
         elif self._is_known(user, password):
             link.proof = self._known[user][0]
             done(Identity(user), 0, "")
@@ -256,7 +258,7 @@ class Logins:
             self._tell(login, Identity(login.user))
         elif proven is False:
             self.failed += 1
-            self._tell(login, None, ReasonCode.BAD_USER_NAME_OR_PASSWORD, _WRONG)
+            self._tell(login, None, _REFUSED, _WRONG)
         else:
             self._tell(login, None, reason)
         self._advance(login.bucket)

@@ -28,6 +28,7 @@ NOBODY: Final = "/dev/null"
 _PACKET_BYTES_MAX: Final = 268_435_460  # the largest that MQTT can spell
 _IN_FLIGHT: Final = 20
 _QUEUED: Final = 1_000
+_TOPIC_LEVELS: Final = 201  # it counts 200 slashes
 _PACKET_BYTES_2_1: Final = 2_000_000
 _CONNECT_BYTES_2_1: Final = 100_000
 _WITHOUT_LIMIT: Final = 1_000_000_000  # messages; the store's own bound comes long before
@@ -196,6 +197,7 @@ def _limits(conf: Conf) -> dict[str, Any]:
     in_flight = _number(house.get("max_inflight_messages"), _IN_FLIGHT)
     in_flight = in_flight if 0 < in_flight < 65_535 else 65_535
     limits |= {"receive_maximum": in_flight, "in_flight": in_flight, "topic_alias_maximum": TOPIC_ALIASES}
+    limits["topic_levels"] = _TOPIC_LEVELS
     queued = _number(house.get("max_queued_messages"), _QUEUED)
     limits["session_messages"] = min(in_flight + queued, _WITHOUT_LIMIT) if queued > 0 else _WITHOUT_LIMIT
     queued_bytes = _number(house.get("max_queued_bytes"), 0)

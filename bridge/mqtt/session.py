@@ -273,6 +273,8 @@ class Session:
             self.taken = max(self.taken, delivery.token)
             message = self._message(delivery, load)
             if message is None or _expired(message, now_ns):
+                if delivery.qos:
+                    self._packet_id()  # spent all the same: identifiers count what was queued, as elsewhere
                 continue
             packet_id = 0
             if delivery.qos:

@@ -1,5 +1,6 @@
 """CONNECT to DISCONNECT: take-over, wills, keep-alive, deadlines, sessions and their end."""
 
+import re
 import time
 
 import pytest
@@ -274,6 +275,7 @@ async def test_the_gateway_says_when_it_grants_less_than_was_asked_for(bare):
     assert (granted.receive_maximum, granted.topic_alias_maximum) == (7, 3)
     assert granted.maximum_packet_size == 1024 * 1024
     assert granted.assigned_client_identifier in bare.broker.subscribers
+    assert re.fullmatch(r"auto-[0-9A-F]{8}(-[0-9A-F]{4}){3}-[0-9A-F]{12}", granted.assigned_client_identifier)
     assert granted.server_keep_alive_s is None
 
 

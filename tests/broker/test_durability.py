@@ -147,6 +147,22 @@ async def test_a_message_that_nobody_wants_is_answered_0x10_without_being_stored
     assert (status.mqtt.unrouted, status.mqtt.acknowledged, status.store.appended) == (2, 3, 1)
 
 
+async def test_what_is_only_retained_is_answered_0x10_when_that_is_on_the_disk(bare):
+    await bare.start(routes={"few": {"from": "wanted/#", "to": "cloud"}})
+    bare.slow_disk()
+    device = await bare.connect()
+    bare.disk.hold()
+    device.publish("other", b"kept", 1, 5, retain=True)
+    await until(bare.disk.waiting.is_set)
+    await device.quiet()
+    bare.disk.release()
+    assert await device.expect(Puback) == Puback(5, ReasonCode.NO_MATCHING_SUBSCRIBERS)
+    await bare.restart(routes={"few": {"from": "wanted/#", "to": "cloud"}})
+    device = await bare.connect()
+    await device.subscribe("other")
+    assert await device.receive(1) == [b"kept"]
+
+
 async def test_a_route_for_everything_does_not_take_what_begins_with_a_dollar(house):
     device = await house.connect()
     await device.subscribe("#", "+/x")

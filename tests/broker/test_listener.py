@@ -238,6 +238,27 @@ async def test_the_fourth_is_one_too_many_and_gets_in_when_another_has_left(
             one.drop()
 
 
+async def test_given_a_full_house_that_leaves_when_the_next_knock_at_once_then_all_come_in(
+    tmp_path, plant, every_kind
+):
+    full = every_kind["mqtt"] | {"limits": {"connections": 10}}
+    async with running(tmp_path, listeners=[full]) as gateway:
+        [listener] = gateway.listeners
+        address = ("127.0.0.1", int(listener.address.rpartition(":")[2]))
+        for _ in range(5):
+            devices = [await connected(listener, plant, str(number)) for number in range(10)]
+            # Their ends and the new ones come in one turn of the loop, as from one program.
+            for device in devices:
+                device.drop()
+            await asyncio.sleep(0)
+            knocking = [socket.create_connection(address) for _ in range(10)]
+            await until(lambda: gateway.broker.crowd.inside == 10)
+            assert gateway.broker.crowd.turned_away == 0
+            for sock in knocking:
+                sock.close()
+            await until(lambda: gateway.broker.crowd.inside == 0)
+
+
 async def test_one_listener_that_is_full_leaves_room_at_the_others(tmp_path, plant, every_kind):
     full = every_kind["mqtt"] | {"limits": {"connections": 1}}
     async with running(tmp_path, listeners=[full, every_kind["ws"]]) as gateway:

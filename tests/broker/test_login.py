@@ -18,7 +18,7 @@ from bridge.policy.access import ANONYMOUS, Identity
 from bridge.policy.password import Password, parse_line
 from tests.gateway import until
 
-WRONG, NOT_AUTHORIZED, BUSY, TOO_OFTEN, LEAVING = 0x86, 0x87, 0x89, 0x9F, 0x8B
+WRONG, NOT_AUTHORIZED, BUSY, TOO_OFTEN, LEAVING = 0x87, 0x87, 0x89, 0x9F, 0x8B
 
 
 def quick(user, password, iterations=10):

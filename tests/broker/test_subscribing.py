@@ -3,7 +3,18 @@
 import pytest
 
 from bridge.message import Properties
-from bridge.mqtt.packet import Puback, Publish, Suback, Subscribe, Subscription, Unsuback, Unsubscribe
+from bridge.mqtt.packet import (
+    Puback,
+    Pubcomp,
+    Publish,
+    Pubrec,
+    Pubrel,
+    Suback,
+    Subscribe,
+    Subscription,
+    Unsuback,
+    Unsubscribe,
+)
 from bridge.mqtt.reason import ReasonCode
 from tests.gateway import sink_of, until
 
@@ -18,6 +29,23 @@ async def test_no_local_keeps_a_device_from_hearing_itself(house):
         await device.quiet()
         await other.published("a", b"another's")
         assert await device.receive(1) == [b"another's"]
+
+
+@pytest.mark.parametrize("qos", [1, 2])
+async def test_a_device_hears_that_its_message_arrived_before_it_gets_it_itself(house, qos):
+    device = await house.connect()
+    house.slow_disk()
+    await device.subscribe("t", qos=qos)
+    for packet_id in range(1, 6):
+        device.publish("t", b"%d" % packet_id, qos, packet_id)
+        assert (await device.expect(Puback if qos == 1 else Pubrec)).packet_id == packet_id
+        delivered = await device.expect(Publish)
+        assert (delivered.payload, delivered.packet_id) == (b"%d" % packet_id, packet_id)
+        device.send(Puback(delivered.packet_id) if qos == 1 else Pubrec(delivered.packet_id))
+        if qos == 2:
+            await device.expect(Pubrel)
+            device.send(Pubrel(packet_id), Pubcomp(delivered.packet_id))
+            await device.expect(Pubcomp)
 
 
 async def test_retain_as_published(house):

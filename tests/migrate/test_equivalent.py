@@ -233,6 +233,7 @@ DEFAULTS_2_0 = {
     "receive_maximum": 20,
     "in_flight": 20,
     "topic_alias_maximum": 10,
+    "topic_levels": 201,
     "session_messages": 1020,
     "session_bytes": "1TiB",
     "reason_strings": False,

@@ -377,6 +377,15 @@ def test_what_has_expired_is_settled_and_not_sent():
     assert (session.taken, session.oldest()) == (1, None)
 
 
+def test_what_has_expired_has_spent_its_identifier():
+    session = Session("c")
+    session.reconnect(0)
+    session.offer(1, 1, message=expiring(1))
+    session.offer(2, 0, message=expiring(1))
+    session.offer(3, 1, message=message(3))
+    assert ids(session.take(105 * SECOND)) == [2]
+
+
 def test_what_was_begun_is_repeated_even_when_it_has_expired():
     session = Session("c")
     session.reconnect(0)
