@@ -32,7 +32,6 @@ class Acl:
     def __init__(self) -> None:
         self.rules: list[dict[str, Any]] = [dict(_EVERYONE)]
         self.notes: list[tuple[str, str, str]] = []  # where, what stands there, what happens instead
-        self.names = False  # whether any of it depends on who somebody is
 
 
 class _Section:
@@ -100,9 +99,6 @@ def read_acl(path: Path, owner: Setting) -> Acl:
         section for section in (everyone, nobody, *users.values()) if len(section.rule()) > len(section.head)
     ]
     acl.rules += [section.rule() for section in sections]
-    acl.names = any(
-        section is not nobody and "{user}" in str(section.rule()) for section in sections
-    ) or bool(users)
     if denied_by_pattern and any(section.publish or section.receive for section in users.values()):
         acl.notes.append(
             (

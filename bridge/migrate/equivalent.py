@@ -120,13 +120,13 @@ def _access(conf: Conf, entries: list[dict[str, Any]], directory: Path, notes: N
         notes.say(
             "", "", "nothing says who may come in where 'anonymous' is false: nobody does, here as there"
         )
-    rules, named = _rules(acls, directory, notes)
-    rules = _only_prefixed(conf, rules)
+    rules = _only_prefixed(conf, _rules(acls, directory, notes))
     if rules is not None:
         access["rules"] = rules
     for entry, listener_users in zip(entries, passwords, strict=True):
-        # Mosquitto believes a name that no password file denies.
-        if listener_users is None and entry.get("anonymous") and (named or access.get("users")):
+        # Mosquitto believes a name that no password file denies, and rules for those without a name are
+        # not for such a one.
+        if listener_users is None and entry.get("anonymous") and access:
             entry["unverified_users"] = True
     return access
 
@@ -135,13 +135,11 @@ def _distinct(settings: list[Setting | None]) -> list[Setting]:
     return list({setting.value: setting for setting in settings if setting is not None}.values())
 
 
-def _rules(
-    acls: list[Setting | None], directory: Path, notes: Notes
-) -> tuple[list[dict[str, Any]] | None, bool]:
-    """The rules, and whether they tell users apart."""
+def _rules(acls: list[Setting | None], directory: Path, notes: Notes) -> list[dict[str, Any]] | None:
+    """The rules of all listeners; None when nothing is ruled."""
     files = _distinct(acls)
     if not files:
-        return None, False
+        return None
     read = [read_acl(directory / setting.value, setting) for setting in files]
     for acl in read:
         for where, about, text in acl.notes:
@@ -150,10 +148,10 @@ def _rules(
         if None in acls:
             notes.add(files[0], "holds on every listener, also on those that had no rules")
         notes.add(files[0], "written out as 'access.rules'; later changes belong there")
-        return read[0].rules, read[0].names
+        return read[0].rules
     for setting in files:
         notes.add(setting, "rules hold on every listener, and these listeners disagree: nothing is allowed")
-    return [], True
+    return []
 
 
 def _only_prefixed(conf: Conf, rules: list[dict[str, Any]] | None) -> list[dict[str, Any]] | None:

@@ -199,7 +199,7 @@ def test_other_plug_ins_are_named(take):
     [
         ("user bob\ntopic a", "true", "", True),
         ("pattern read a/%u", "true", "", True),
-        ("topic a", "true", "", False),
+        ("topic a", "true", "", True),
         ("user bob\ntopic a", "true", "password_file p", False),
         ("user bob\ntopic a", "false", "", False),
     ],
