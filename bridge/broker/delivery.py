@@ -32,6 +32,7 @@ import msgspec
 from bridge.broker.search import LOOK_AT_ONCE, Search
 from bridge.broker.stored import Note, decode_note, encode
 from bridge.broker.subscriber import position_of, token_at
+from bridge.broker.terms import Terms, merge
 from bridge.errors import StoreError
 from bridge.message import Message, Properties
 from bridge.mqtt.codec import Imprint, imprint
@@ -119,7 +120,7 @@ class Delivery:
         imprints: dict[int, Imprint],
     ) -> bool:
         """Deliver through memory; True where the message has to take the way through the log."""
-        terms = _merge(message, subscriber, subscriptions)
+        terms = merge(message, subscriber, subscriptions)
         if terms is None:
             return False
         qos, retain, identifiers = terms
@@ -141,15 +142,13 @@ class Delivery:
         self,
         message: Message,
         subscriber: Subscriber,
-        terms: tuple[int, bool, tuple[int, ...]],
+        terms: Terms,
         error: StoreError | None,
     ) -> None:
         if error is None and subscriber.link is not None:
             self._offer(message, subscriber, terms)
 
-    def _offer(
-        self, message: Message, subscriber: Subscriber, terms: tuple[int, bool, tuple[int, ...]]
-    ) -> None:
+    def _offer(self, message: Message, subscriber: Subscriber, terms: Terms) -> None:
         """Queue a message that waits in memory, or drop it where there is no room."""
         qos, retain, identifiers = terms
         offer = subscriber.session.offer
@@ -279,7 +278,7 @@ class Delivery:
                 return
             since = subscriber.since
             subscriptions = tuple(one for one in subscriptions if since.get(one.topic_filter, 0) <= stored_at)
-        terms = _merge(message, subscriber, subscriptions, retained)
+        terms = merge(message, subscriber, subscriptions, retained)
         if terms is None or terms[0] == 0:
             return
         qos, retain, identifiers = terms
@@ -440,29 +439,3 @@ class Delivery:
 def _size(message: Message) -> int:
     """What a message counts against the bytes of a queue."""
     return len(message.topic) + len(message.payload)
-
-
-def _merge(
-    message: Message,
-    subscriber: Subscriber,
-    subscriptions: tuple[Subscription, ...],
-    retained: bool = False,
-) -> tuple[int, bool, tuple[int, ...]] | None:
-    """QoS, RETAIN and identifiers of one delivery; None where every subscription says no-local.
-
-    Overlapping subscriptions make one delivery with the highest QoS of them and all
-    of their identifiers [MQTT-3.3.4-2], [MQTT-3.3.4-5]. A retained message for a new
-    subscription keeps RETAIN whatever the subscription says [MQTT-3.3.1-8].
-    """
-    qos, retain = -1, retained
-    identifiers: tuple[int, ...] = ()
-    for subscription in subscriptions:
-        if subscription.no_local and not retained and message.publisher == subscriber.session.client_id:
-            continue  # v5 [MQTT-3.8.3-3]
-        qos = max(qos, subscription.qos)
-        retain |= subscription.retain_as_published and message.retain
-        if subscription.identifier:
-            identifiers += (subscription.identifier,)
-    if qos < 0:
-        return None
-    return min(qos, message.qos), retain, identifiers
