@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-__all__ = ["Authority", "Pair", "client_context"]
+__all__ = ["Authority", "Pair", "client_context", "replace", "write_sample"]
 
 _DAY: Final = datetime.timedelta(days=1)
 _PLACEHOLDER: Final = b"REPLACE-ME"
@@ -139,6 +139,16 @@ def client_context(authority: Authority, shown: Pair | None = None) -> ssl.SSLCo
     if shown is not None:
         context.load_cert_chain(shown.certificate, shown.key)
     return context
+
+
+def write_sample(folder: Path) -> tuple[Authority, Pair, Pair]:
+    """Make the files that config/tls.yaml names; return the authority, a good device and a revoked one."""
+    devices = Authority(folder, "devices")
+    devices.server()
+    good, revoked = devices.issue(cn="press-1"), devices.issue(cn="press-2")
+    devices.crl(revoked, name="revoked.pem")
+    devices.certificate = devices.certificate.rename(folder / "devices.pem")
+    return devices, good, revoked
 
 
 def replace(path: Path, by: Path) -> None:

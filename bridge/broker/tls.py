@@ -83,10 +83,6 @@ def _load_own(context: ssl.SSLContext, files: TlsFiles) -> None:
     except ValueError as error:
         raise ConfigError(str(error)) from None
     _labels(files.key, b"PRIVATE KEY", "the private key of the certificate")
-    try:
-        check_private(files.key)
-    except ValueError as wrong:
-        raise ConfigError(str(wrong)) from None
 
     def no_passphrase() -> str:
         # Without this, OpenSSL would ask the terminal and wait for ever.

@@ -65,10 +65,10 @@ def _overrides(
     # and a sink to another address, and leaves everything else they say alone.
     there = load(path, values)
     if mqtt is not None:
-        first = there.listeners[0].model_dump(mode="json", exclude_unset=True)
+        first, *others = (one.model_dump(mode="json", exclude_unset=True) for one in there.listeners)
         if there.listeners[0].kind != "mqtt":
             raise ConfigError("--mqtt moves a plain MQTT listener; the first one of the file is none")
-        values["listeners"] = [first | {"mqtt": mqtt}]
+        values["listeners"] = [first | {"mqtt": mqtt}, *others]
     if zeromq is not None:
         name, way = _zeromq_sink(there)
         values[f"sinks.{name}.zeromq.{way}"] = zeromq

@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
+from bridge.config.doors import check_places
 from bridge.config.load import load
 from bridge.config.rights import load_access
 from bridge.config.routes import warnings
@@ -37,6 +38,7 @@ def validate_file(path: Path) -> int:
                 raise ConfigError(
                     f"{path} sinks.{name}: {library} is missing; pip install 'edgespool[{extra}]'"
                 )
+        check_places(config)
     except ConfigError as error:
         print(error, file=sys.stderr)
         return ConfigError.EXIT_CODE

@@ -6,15 +6,17 @@ who else may read them is looked at when a listener starts, and again at a reloa
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
 from bridge.broker.door import Door
 from bridge.broker.listener import Place
-from bridge.broker.tls import TlsFiles
+from bridge.broker.tls import TlsFiles, build_context
 from bridge.config.listeners import Listener
 from bridge.config.model import Config
+from bridge.errors import ConfigError
 
-__all__ = ["build_door", "build_place"]
+__all__ = ["build_door", "build_place", "check_places"]
 
 
 def build_door(config: Config, listener: Listener) -> Door:
@@ -58,3 +60,19 @@ def build_place(config: Config, listener: Listener) -> Place:
         listener.path,
         tuple(origin.lower() for origin in listener.origins),
     )
+
+
+def check_places(config: Config) -> None:
+    """Find what would refuse the start of a listener, without starting it.
+
+    Raises ConfigError that names the listener, and its file or the library it misses.
+    """
+    for listener in config.listeners:
+        place = build_place(config, listener)
+        if place.kind in ("ws", "wss") and find_spec("websockets") is None:
+            raise ConfigError(f"{listener.url}: websockets is missing; pip install 'websockets>=16'")
+        if place.tls is not None:
+            try:
+                build_context(place.tls)
+            except ConfigError as error:
+                raise ConfigError(f"{listener.url}: {error}") from None

@@ -1,6 +1,8 @@
 """`edgespool run` and `edgespool validate`, as processes."""
 
 import socket
+import subprocess
+import sys
 import time
 
 import psutil
@@ -8,6 +10,7 @@ import pytest
 
 from bridge import __version__
 from tests.cli.gateway import Gateway, edgespool
+from tests.servers import free_port
 
 RSS_MAX = 64 * 1024**2
 
@@ -118,3 +121,68 @@ def test_given_a_good_file_when_validated_then_ok_and_no_secret(tmp_path):
     missing = edgespool("validate", str(tmp_path / "none.yaml"))
     assert missing.returncode == 78
     assert "none.yaml" in missing.stderr
+
+
+def test_given_listeners_of_several_kinds_when_run_then_the_banner_and_the_status_name_each(tmp_path):
+    ws, web = free_port(), free_port()
+    path = tmp_path / "plant.yaml"
+    path.write_text(
+        "version: 1\n"
+        f"listeners: [{{mqtt: 127.0.0.1:1}}, {{ws: 127.0.0.1:{ws}}}, {{unix: {tmp_path}/mqtt.sock}}]\n"
+        f"store: {{path: {tmp_path}/state}}\n"
+        "sinks: {far: {memory: {}}}\n"
+        "routes: {all: {from: '#', to: far}}\n"
+        f"web: {{listen: 127.0.0.1:{web}}}\n"
+    )
+    gateway = Gateway(tmp_path)
+    # The flag moves the first one, and leaves the others where they are.
+    gateway.flags, gateway.web = (str(path), "--mqtt", f"127.0.0.1:{gateway.mqtt}"), web
+    gateway.start()
+    try:
+        told = "\n".join(gateway.banner)
+        urls = [f"mqtt://127.0.0.1:{gateway.mqtt}", f"ws://127.0.0.1:{ws}", f"unix://{tmp_path}/mqtt.sock"]
+        assert "".join(f"  devices  {url}\n" for url in urls) in told
+        assert gateway.status()["mqtt"]["listeners"] == urls
+        said = edgespool("status", "--web", f"127.0.0.1:{web}").stdout
+        assert urls[0] in said
+        assert "unix://" in said
+        assert gateway.stop()[0] == 0
+        assert not (tmp_path / "mqtt.sock").exists()
+    finally:
+        gateway.kill()
+
+
+def test_given_a_certificate_that_is_missing_when_validated_then_it_is_told_before_the_start(tmp_path):
+    path = tmp_path / "plant.yaml"
+    path.write_text(
+        "version: 1\n"
+        "listeners: [{mqtts: 127.0.0.1:0, certificate: server.pem, key: server.key}]\n"
+        "sinks: {far: {memory: {}}}\n"
+        "routes: {all: {from: '#', to: far}}\n"
+    )
+    told = edgespool("validate", str(path))
+    assert (told.returncode, told.stdout) == (78, "")
+    assert f"mqtts://127.0.0.1:0: {tmp_path}/server.pem cannot be read" in told.stderr
+
+
+def test_given_no_websockets_when_a_listener_needs_it_then_the_install_line_is_told(tmp_path):
+    path = tmp_path / "plant.yaml"
+    path.write_text(
+        "version: 1\n"
+        "listeners: [{ws: 127.0.0.1:0}]\n"
+        f"store: {{path: {tmp_path}/state}}\n"
+        "sinks: {far: {memory: {}}}\n"
+        "routes: {all: {from: '#', to: far}}\n"
+        "web: off\n"
+    )
+    without = (
+        "import sys, importlib.util as util; there = util.find_spec; sys.modules['websockets'] = None;"
+        "util.find_spec = lambda name, *more: None if name == 'websockets' else there(name, *more);"
+        "from bridge.cli import main; main()"
+    )
+    for command, code in (("validate", 78), ("run", 1)):
+        asked = [sys.executable, "-c", without, command, str(path)]
+        told = subprocess.run(asked, capture_output=True, text=True, timeout=30)
+        assert told.returncode == code
+        assert "pip install 'websockets>=16'" in told.stderr
+        assert "Traceback" not in told.stderr

@@ -7,6 +7,7 @@ addresses are moved, by the same flags and variables that an operator would use.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import queue
 import random
 import shutil
@@ -21,10 +22,12 @@ from paho.mqtt.client import CallbackAPIVersion, Client, MQTTv5
 from paho.mqtt.publish import multiple
 from paho.mqtt.reasoncodes import ReasonCode
 
+from tests.broker.wires import WireDevice
 from tests.gateway import until
 from tests.house.receiver import FarEnd
 from tests.house.shipped import Shipped
-from tests.servers import RabbitMQ
+from tests.pki import client_context, write_sample
+from tests.servers import RabbitMQ, free_port
 from tests.sinks.queues import take_all
 
 ROOT = Path(__file__).parents[2]
@@ -32,6 +35,7 @@ TO_ZEROMQ = ["config/quickstart.yaml", "deploy/edgespool.yaml", "deploy/image.ya
 TO_RABBITMQ = ["config/rabbitmq.yaml", "deploy/compose-config.yaml"]
 FAN_IN = "config/zeromq-fan-in.yaml"
 ACCESS = "config/users-and-rules.yaml"
+TLS = "config/tls.yaml"
 NOT_OURS = ["deploy/compose.yaml"]  # a file of docker's
 COUNT = 50
 
@@ -52,7 +56,7 @@ def test_no_sample_is_left_out() -> None:
     shipped = {
         str(path.relative_to(ROOT)) for name in ("config", "deploy") for path in (ROOT / name).glob("*.yaml")
     }
-    assert shipped == {*TO_ZEROMQ, *TO_RABBITMQ, FAN_IN, ACCESS, *NOT_OURS}
+    assert shipped == {*TO_ZEROMQ, *TO_RABBITMQ, FAN_IN, ACCESS, TLS, *NOT_OURS}
 
 
 @pytest.mark.parametrize("file", TO_ZEROMQ)
@@ -192,3 +196,35 @@ def test_the_sample_with_users_lets_in_whom_passwd_has_added_and_as_far_as_its_r
         gateway.kill()
         far_end.kill()
     assert "plant/press-2/t" not in {one["topic"] for one in far_end.received()}
+
+
+async def test_the_tls_sample_lets_in_devices_with_certificates_by_both_its_doors(tmp_path: Path) -> None:
+    # The files it names lie beside it; its addresses are moved, since no flag moves these.
+    certs, good, lost = write_sample(tmp_path / "certs")
+    ports = {8883: free_port(), 9443: free_port()}
+    text = (ROOT / TLS).read_text()
+    for known, moved in ports.items():
+        assert f"0.0.0.0:{known}" in text
+        text = text.replace(f"0.0.0.0:{known}", f"127.0.0.1:{moved}")
+    file = tmp_path / "tls.yaml"
+    file.write_text(text)
+    gateway = Shipped(tmp_path / "gateway", file)
+    gateway.validate()
+    gateway.start()
+    try:
+        for kind, port in (("mqtts", ports[8883]), ("wss", ports[9443])):
+            device = WireDevice(kind, port, 5, client_context(certs, good))
+            await device.open()
+            connack = await device.hello(kind)
+            assert connack is not None
+            assert connack.reason == 0
+            await device.leave()
+            revoked = WireDevice(kind, port, 5, client_context(certs, lost))
+            let_in = None
+            with contextlib.suppress(OSError, EOFError):
+                await revoked.open()
+                let_in = await revoked.hello()
+            assert let_in is None
+        assert gateway.stop() == 0
+    finally:
+        gateway.kill()

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from tests.house.terminal import Network
+from tests.pki import write_sample
 from tests.servers import missing
 
 ROOT = Path(__file__).parents[2]
@@ -29,6 +30,7 @@ SOCKETS: dict[str | None, list[str]] = {
     None: [*HERE, "127.0.0.1:5556"],
     "config/quickstart.yaml": [*HERE, "127.0.0.1:5556"],
     "config/rabbitmq.yaml": HERE,
+    "config/tls.yaml": [*HERE, "127.0.0.1:5556", "0.0.0.0:8883", "0.0.0.0:9443"],
     "config/users-and-rules.yaml": [*HERE, "127.0.0.1:5556"],
     "config/zeromq-fan-in.yaml": HERE,
     "deploy/edgespool.yaml": [*HERE, "127.0.0.1:5556"],
@@ -86,6 +88,7 @@ def test_a_gateway_opens_the_sockets_of_its_configuration_and_no_other(
         arguments = [str(tmp_path / "edgespool.yaml")]
         shutil.copy(ROOT / file, arguments[0])
     (tmp_path / "passwords").touch(0o600)
+    write_sample(tmp_path / "certs")
     environ = {**os.environ, "AMQP_URL": "amqp://127.0.0.1:5672/", "XDG_STATE_HOME": str(tmp_path)}
     command = [sys.executable, "-m", "bridge.cli", "run", *arguments, "--state", str(tmp_path / "state")]
     log = tmp_path / "log"
