@@ -231,7 +231,10 @@ class Gateway:
                 refused=inlet.refused,
                 delivered=delivery.delivered,
                 dropped=inlet.dropped + delivery.dropped,
+                denied=inlet.denied + self.broker.retained.refused,
                 retained=len(self.broker.retained),
+                logins_failed=self.broker.logins.failed + self.broker.logins.limited,
+                turned_away=self.broker.crowd.turned_away,
             ),
             store=StoreStatus(
                 path=spool.path,

@@ -138,7 +138,7 @@ class Broker:
             self._loop.call_soon(self._flush)
 
     def _flush(self) -> None:
-        self.delivery.begin_turn()
+        self.delivery.backfill.begin_turn()
         due, self._due = self._due, []
         for subscriber in due:
             subscriber.due = False

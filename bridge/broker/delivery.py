@@ -29,9 +29,9 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from bridge.broker.search import LOOK_AT_ONCE, Search
+from bridge.broker.backfill import RETAINED_AT_ONCE, Backfill
 from bridge.broker.stored import Note, decode_note, encode
-from bridge.broker.subscriber import position_of, token_at
+from bridge.broker.subscriber import position_of, size_of, token_at
 from bridge.broker.terms import Terms, merge
 from bridge.errors import StoreError
 from bridge.message import Message, Properties
@@ -54,7 +54,6 @@ log = logging.getLogger(__name__)
 
 _ONE_RECORD: Final = 4096  # bytes to read for one record before it is known to be longer
 _REPORT_EVERY_S: Final = 60.0
-_RETAINED_AT_ONCE: Final = 100  # between two looks at whether the device still reads
 
 Chosen = list[tuple[str, str]]  # for a shared subscription: Client Identifier, filter with $share
 
@@ -71,7 +70,7 @@ class Delivery:
         self.dropped = 0
         self._reported = 0
         self._reported_at = 0.0
-        self._looks_left = LOOK_AT_ONCE
+        self.backfill = Backfill(broker, self)
 
     # ---- in ------------------------------------------------------------------------
 
@@ -98,7 +97,7 @@ class Delivery:
             if self._give(message, subscriber, (subscription,), imprints):
                 chosen.append((subscriber.session.client_id, subscription.topic_filter))
         if logged or chosen:
-            self._store(message, self._note(packet_id, chosen))
+            self.store(message, self._note(packet_id, chosen))
 
     def _note(self, packet_id: int, chosen: Chosen) -> bytes:
         """What has to stand beside the message; of those who were chosen, as many as there is room for."""
@@ -152,7 +151,7 @@ class Delivery:
         """Queue a message that waits in memory, or drop it where there is no room."""
         qos, retain, identifiers = terms
         offer = subscriber.session.offer
-        size = _size(message)
+        size = size_of(message)
         if not offer(NO_TOKEN, qos, retain, identifiers, message, size):
             # One turn of the loop may bring more than the queue holds, for a device that is quick.
             self.flush(subscriber)
@@ -201,7 +200,7 @@ class Delivery:
         self.payload_bytes += len(message.payload)
         link.send(data)
 
-    def _store(self, message: Message, note: bytes) -> bool:
+    def store(self, message: Message, note: bytes) -> bool:
         """Put a message into the downlink log, at the cost of the oldest there; False: there was no room."""
         amount = len(message.payload) + len(message.topic) * 4 + len(message.publisher) * 4 + len(note) + 512
         if message.properties is not None:
@@ -287,7 +286,7 @@ class Delivery:
             return  # settled or in flight before the restart
         # Behind the window a position is enough: the message is read again when its turn comes.
         kept = message if subscriber.link is not None and not session.queued else None
-        if token is None or not session.offer(token, qos, retain, identifiers, kept, _size(message)):
+        if token is None or not session.offer(token, qos, retain, identifiers, kept, size_of(message)):
             self.drop()
             return
         self._broker.deliver_soon(subscriber)
@@ -303,24 +302,19 @@ class Delivery:
     def flush(self, subscriber: Subscriber) -> None:
         """Send a connected subscriber what its window has room for, and its socket."""
         link, session = subscriber.link, subscriber.session
-        search = subscriber.search
-        if search and subscriber.outlives and not subscriber.filling and session.room > 0:
-            self._look(search)
-            self._fill_log(subscriber)
-            if search and not subscriber.filling:
-                self._broker.deliver_soon(subscriber)
+        search, backfill = subscriber.search, self.backfill
+        if search and subscriber.outlives:
+            backfill.fill_log(subscriber)
         while link is not None and not link.congested:
             before = 0
             if search and not subscriber.outlives:
-                self._look(search)
-                before = len(search.found)
-                self._fill_queue(subscriber)
+                before = backfill.fill_queue(subscriber)
             queued = session.queued
             packets = session.take(time.time_ns(), self.load)
             subscriber.moved |= session.queued != queued
             self.send(subscriber, packets)
             if subscriber.outlives or not search or len(search.found) == before:
-                if search.looking and before < _RETAINED_AT_ONCE and not subscriber.outlives:
+                if search.looking and before < RETAINED_AT_ONCE and not subscriber.outlives:
                     self._broker.deliver_soon(subscriber)  # nothing for it was found yet
                 break
             link.flush()  # only the socket knows whether the device still reads
@@ -368,62 +362,6 @@ class Delivery:
                 subscriber.moved = True
                 self._broker.deliver_soon(subscriber)
 
-    # ---- retained messages for new subscriptions -----------------------------------
-
-    def begin_turn(self) -> None:
-        """Again so many topics may be looked at for new subscriptions, of all devices."""
-        self._looks_left = LOOK_AT_ONCE
-
-    def _look(self, search: Search) -> None:
-        if len(search.found) < _RETAINED_AT_ONCE and self._looks_left > 0:
-            self._looks_left -= search.look(self._broker.retained, self._looks_left)
-
-    def _fill_queue(self, subscriber: Subscriber) -> None:
-        """Offer retained messages of a new subscription, as far as the queue has room."""
-        found = subscriber.search.found
-        for _ in range(min(len(found), _RETAINED_AT_ONCE)):
-            topic, subscription = found[0]
-            message = self._broker.retained_for(subscriber, topic)
-            if message is not None:
-                qos = min(message.qos, subscription.qos)
-                identifiers = (subscription.identifier,) if subscription.identifier else ()
-                if not subscriber.session.offer(NO_TOKEN, qos, True, identifiers, message, _size(message)):
-                    break
-            found.popleft()
-
-    def _fill_log(self, subscriber: Subscriber) -> None:
-        """The same for a session that outlives its connection: with QoS 1 and 2 by way of the log.
-
-        A part at a time, as the queue has room; what is left when the house is killed
-        does not come back.
-        """
-        found, session = subscriber.search.found, subscriber.session
-        room = min(session.room, _RETAINED_AT_ONCE)
-        stored = 0
-        while found and room > 0:
-            topic, subscription = found.popleft()
-            message = self._broker.retained_for(subscriber, topic)
-            if message is None:
-                continue
-            room -= 1
-            if min(message.qos, subscription.qos):
-                note = Note(0, [(session.client_id, subscription.topic_filter)], retained=True)
-                stored += self._store(message, encode(note))
-            elif subscriber.link is not None:
-                identifiers = (subscription.identifier,) if subscription.identifier else ()
-                if not session.offer(NO_TOKEN, 0, True, identifiers, message, _size(message)):
-                    found.appendleft((topic, subscription))
-                    break
-        if stored:
-            subscriber.filling = stored
-            self._broker.spool.committer.when_durable(partial(self._filled, subscriber))
-
-    def _filled(self, subscriber: Subscriber, error: StoreError | None) -> None:
-        if error is not None:
-            self.drop(subscriber.filling)
-        subscriber.filling = 0
-        self._broker.deliver_soon(subscriber)
-
     # ---- letting go ----------------------------------------------------------------
 
     def tidy(self) -> None:
@@ -434,8 +372,3 @@ class Delivery:
             # still gets what was stored for it.
             lowest = min(lowest, subscriber.measure(self._position))
         self._log.trim(lowest)
-
-
-def _size(message: Message) -> int:
-    """What a message counts against the bytes of a queue."""
-    return len(message.topic) + len(message.payload)

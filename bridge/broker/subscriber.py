@@ -15,13 +15,14 @@ import asyncio
 from typing import TYPE_CHECKING, Final
 
 from bridge.broker.search import Search
+from bridge.message import Message
 from bridge.mqtt.session import Session
 from bridge.policy.access import Identity, Rights
 
 if TYPE_CHECKING:
     from bridge.broker.link import Link
 
-__all__ = ["Subscriber", "position_of", "token_at"]
+__all__ = ["Subscriber", "position_of", "size_of", "token_at"]
 
 _COPY_BITS: Final = 5  # a record has 20 bytes and more, so tokens of two records never meet
 
@@ -34,6 +35,11 @@ def position_of(token: int) -> int:
 def token_at(position: int) -> int:
     """The first token of the record there."""
     return position << _COPY_BITS
+
+
+def size_of(message: Message) -> int:
+    """What a message counts against the bytes of a queue."""
+    return len(message.topic) + len(message.payload)
 
 
 class Subscriber:

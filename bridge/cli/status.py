@@ -71,6 +71,11 @@ def render(status: Status, now: datetime) -> Iterator[str]:
     yield from _wrapped("         on ", ", ".join(mqtt.listeners))
     yield f"{'':9}{mqtt.received:,} received, {mqtt.acknowledged:,} acknowledged, {mqtt.unrouted:,} unrouted"
     yield f"{'':9}{mqtt.refused:,} refused, {mqtt.dropped:,} dropped, {mqtt.delivered:,} delivered to devices"
+    if mqtt.denied or mqtt.logins_failed or mqtt.turned_away:
+        yield (
+            f"{'':9}{mqtt.denied:,} not allowed, {mqtt.logins_failed:,} failed logins, "
+            f"{mqtt.turned_away:,} turned away"
+        )
     fill = 100 * store.bytes / store.max_bytes if store.max_bytes else 0
     yield (
         f"store    {store.state}, {_size(store.bytes)} of {_size(store.max_bytes)} ({fill:.0f} %), "

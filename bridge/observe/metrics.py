@@ -83,6 +83,13 @@ def _mqtt(status: Status) -> Iterator[Metric]:
     )
     yield _total("mqtt_delivered", "PUBLISH packets sent to devices.", mqtt.delivered)
     yield _total("mqtt_dropped", "Messages let go: QoS 0 or a full queue of a device.", mqtt.dropped)
+    yield _total(
+        "mqtt_denied", "PUBLISH packets and wills that were not allowed, or not retained.", mqtt.denied
+    )
+    yield _total(
+        "mqtt_logins_failed", "CONNECT packets with a wrong password, or too many.", mqtt.logins_failed
+    )
+    yield _total("mqtt_turned_away", "Sockets closed before CONNECT for want of room.", mqtt.turned_away)
 
 
 def _store(status: Status) -> Iterator[Metric]:

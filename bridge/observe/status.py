@@ -28,7 +28,12 @@ class MqttStatus(msgspec.Struct, frozen=True):
     refused: int  # PUBLISH packets left unacknowledged because the store could not take them
     delivered: int  # PUBLISH packets sent to devices
     dropped: int  # messages for a device or QoS 0 messages let go: queue full, store full
+    denied: (
+        int  # PUBLISH packets and wills that their sender was not allowed, or that had no room to be retained
+    )
     retained: int
+    logins_failed: int  # CONNECT packets with a wrong password, or after too many of them
+    turned_away: int  # sockets closed before CONNECT: too many connections, or no descriptors
 
 
 class StoreStatus(msgspec.Struct, frozen=True):

@@ -13,7 +13,10 @@ MQTT = MqttStatus(
     refused=7,
     delivered=8,
     dropped=9,
+    denied=11,
     retained=10,
+    logins_failed=12,
+    turned_away=13,
 )
 STORE = StoreStatus(
     path="/var/lib/edgespool",
