@@ -15,10 +15,11 @@ from bridge.broker.door import Door
 from bridge.broker.limits import Limits
 from bridge.config.doors import build_place
 from bridge.errors import ConfigError
-from bridge.mqtt.packet import Disconnect, Publish
+from bridge.mqtt.packet import Connect, Disconnect, Publish
 from tests.broker.wires import WireDevice
 from tests.gateway import running, until
 from tests.pki import Authority, client_context
+from tests.users import write_users
 
 KINDS = ["mqtt", "mqtts", "ws", "wss", "unix"]
 
@@ -396,3 +397,58 @@ async def test_given_another_process_has_put_its_socket_there_when_stopped_then_
     other.close()
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
+
+
+# ---- the same login on every kind ------------------------------------------------------------------
+
+RIGHT, WRONG, NONE = ("alice", b"alice's"), ("alice", b"bob's"), (None, None)
+# Does the listener say `anonymous: true`?, what is shown → whether it is let in.
+LOGINS = [
+    (False, RIGHT, True),
+    (False, WRONG, False),
+    (False, NONE, False),
+    (False, ("alice", None), False),
+    (False, ("mallory", b"x"), False),
+    (True, RIGHT, True),
+    (True, WRONG, False),
+    (True, NONE, True),
+]
+
+
+@pytest.mark.parametrize("version", [4, 5])
+@pytest.mark.parametrize("kind", KINDS)
+async def test_users_are_asked_for_on_every_kind_whatever_the_listener_beside_it_allows(
+    tmp_path, plant, every_kind, kind, version
+):
+    """Each listener is there twice: closed, and open to the anonymous."""
+    users = write_users(tmp_path / "passwords", {"alice": "alice's"})
+    entry = every_kind[kind]
+    twin = entry | {"anonymous": True} | ({"unix": f"{entry['unix']}2"} if kind == "unix" else {})
+    if kind != "unix":
+        twin[kind] = "127.0.0.1:0"
+    async with running(tmp_path, listeners=[entry, twin], access={"users": str(users)}) as gateway:
+        listeners = dict(zip((False, True), gateway.listeners, strict=True))
+        for anonymous, (user, password), welcome in LOGINS:
+            device = device_at(listeners[anonymous], plant, version)
+            await device.open()
+            device.send(Connect(f"{user}", version, True, 0, user, password))
+            connack = await device.next()
+            assert (connack is not None and connack.reason == 0) is welcome, (anonymous, user, password)
+            device.drop()
+        assert {one.session.client_id for one in gateway.broker.subscribers.values()} <= {"alice", "None"}
+
+
+@pytest.mark.parametrize("kind", ["mqtts", "wss"])
+async def test_the_user_of_a_certificate_needs_no_password_and_nobody_else_goes_by_its_name(
+    tmp_path, plant, every_kind, kind
+):
+    users = write_users(tmp_path / "passwords", {"alice": "alice's"})
+    entry = every_kind[kind] | {"client_ca": str(plant.certificate)}
+    async with running(tmp_path, listeners=[entry], access={"users": str(users)}) as gateway:
+        device = device_at(gateway.listeners[0], plant)
+        device.context = client_context(plant, plant.issue(cn="press-1"))
+        await device.open()
+        assert (await device.hello()).reason == 0
+        [link] = gateway.broker.links
+        assert link.identity.user == "press-1"
+        device.drop()
