@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 
 from bridge.broker.admission import Admission
@@ -43,6 +44,7 @@ from bridge.mqtt.packet import (
     Unsubscribe,
 )
 from bridge.mqtt.reason import ReasonCode
+from bridge.mqtt.session import expired
 from bridge.policy.access import ANONYMOUS, Access, Identity
 from bridge.policy.password import Password
 from bridge.policy.route import Route
@@ -113,6 +115,8 @@ class Broker:
         oldest = self.sessions.restore()
         self.inlet.forget_decisions()
         self.delivery.restore(oldest)
+        for subscriber in self.subscribers.values():
+            subscriber.session.begin_anew()
         # Last, because a will that is due finds its subscribers only when all of them are back.
         for subscriber in list(self.subscribers.values()):
             self.sessions.pass_time(subscriber)
@@ -301,11 +305,16 @@ class Broker:
             log.warning("not retained topic=%s retained=%d", message.topic, len(self.retained))
 
     def retained_for(self, subscriber: Subscriber, topic: str) -> Message | None:
-        """The retained message of a topic, if the one may have it and the other might still publish it."""
+        """The retained message of a topic, if the one may have it and the other might still publish it.
+
+        One that has expired is none: it may not even spend a packet identifier.
+        """
         found = self.retained.get(topic)
         if found is None or not subscriber.rights.may_receive(topic):
             return None
         message, identity = found
+        if expired(message, time.time_ns()):
+            return None
         if message.publisher and not self.may_publish(identity, message.publisher, topic):
             return None
         return message

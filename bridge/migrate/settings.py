@@ -73,7 +73,7 @@ GONE: Final = {
     "auto_id_prefix": "a device without a Client Identifier is given one of ours",
     "autosave_interval": _SAVED,
     "autosave_on_changes": _SAVED,
-    "check_retain_source": "a retained message stays when its publisher loses the right to publish it",
+    "check_retain_source": "what its publisher may not publish any more is not delivered, in any case",
     "ciphers": _CIPHERS,
     "ciphers_tls1.3": _CIPHERS,
     "connection_messages": _LOGS,

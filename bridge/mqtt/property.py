@@ -154,7 +154,7 @@ _DECODE: Final = {
 # Any order is as good to the specification. Where a client was only ever tried with Mosquitto this is the
 # one it knows; what is not named here stands between, in the order of the table.
 _FIRST: Final = {P.CONNACK: (0x13, 0x22, 0x12, 0x15, 0x16)}
-_LAST: Final = {P.CONNACK: (0x25, 0x27, 0x21, 0x24)}
+_LAST: Final = {P.CONNACK: (0x25, 0x27, 0x21, 0x24), P.PUBLISH: (0x02, 0x23, 0x0B)}
 
 
 def _in_order(packet: P) -> list[int]:

@@ -52,6 +52,7 @@ __all__ = [
     "Load",
     "Session",
     "Stage",
+    "expired",
 ]
 
 NO_TOKEN: Final = -1  # of a delivery that nobody wants to hear about again
@@ -272,7 +273,7 @@ class Session:
             self.queued_bytes -= delivery.size
             self.taken = max(self.taken, delivery.token)
             message = self._message(delivery, load)
-            if message is None or _expired(message, now_ns):
+            if message is None or expired(message, now_ns):
                 if delivery.qos:
                     self._packet_id()  # spent all the same: identifiers count what was queued, as elsewhere
                 continue
@@ -292,6 +293,11 @@ class Session:
         if message is not None and self.admit is not None and not self.admit(message.topic):
             return None
         return message
+
+    def begin_anew(self) -> None:
+        """After a restart: where nothing is owed, identifiers begin at 1 again, as a device may expect."""
+        if not self._queue and not self.in_flight:
+            self.next_packet_id = 1
 
     def _packet_id(self) -> int:
         """One that is not in use [MQTT-2.2.1-4]. The window is smaller than their number, so there is one."""
@@ -412,7 +418,8 @@ class Session:
         return self._disconnected_at + min(delay_s, self.expiry_interval_s)
 
 
-def _expired(message: Message, now_ns: int) -> bool:
+def expired(message: Message, now_ns: int) -> bool:
+    """Whether nobody may get it any more [MQTT-3.3.2-5]."""
     properties = message.properties
     if properties is None or properties.message_expiry_interval_s is None:
         return False

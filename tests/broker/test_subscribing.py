@@ -1,5 +1,7 @@
 """SUBSCRIBE and its options, retained messages, topic aliases, sizes."""
 
+import time
+
 import pytest
 
 from bridge.message import Properties
@@ -74,6 +76,20 @@ async def test_retain_handling_says_when_retained_messages_are_sent(house):
     assert (await device.expect(Publish)).qos == 0
     await device.subscribe("$share/g/a/#")
     await device.quiet()
+
+
+@pytest.mark.parametrize("expiry_s", [0, 60])
+async def test_a_retained_message_that_has_expired_spends_no_identifier(house, monkeypatch, expiry_s):
+    device = await house.connect(expiry_s=expiry_s)
+    for packet_id, (topic, lasts_s) in enumerate([("t/a", 1), ("t/b", 60)], 1):
+        about = Properties(message_expiry_interval_s=lasts_s)
+        device.publish(topic, topic.encode(), 1, packet_id, retain=True, properties=about)
+        await device.expect(Puback)
+    real = time.time_ns
+    monkeypatch.setattr("time.time_ns", lambda: real() + 2_000_000_000)
+    await device.subscribe("t/#")
+    delivered = await device.expect(Publish)
+    assert (delivered.topic, delivered.packet_id) == ("t/b", 1)
 
 
 async def test_an_empty_payload_removes_the_retained_message_and_a_restart_does_not(bare):
