@@ -21,7 +21,7 @@ from zlib import crc32
 from bridge.errors import StoreFailed
 from bridge.store.files import Files
 
-__all__ = ["CURSOR_BYTES", "Cursor", "find_cursor", "read_slots"]
+__all__ = ["CURSOR_BYTES", "Cursor", "damaged_slots", "find_cursor", "read_slots"]
 
 log = logging.getLogger(__name__)
 
@@ -58,10 +58,23 @@ def read_slots(data: bytes, path: str) -> tuple[int, int] | None:
     return latest
 
 
+def damaged_slots(data: bytes) -> int:
+    """How many slots of a cursor file hold something, and no position."""
+    slots = (data[:_SLOT], data[_SLOT:CURSOR_BYTES])
+    return sum(1 for slot in slots if slot.strip(b"\0") and not _is_whole(slot))
+
+
+def _is_whole(slot: bytes) -> bool:
+    fields = slot[: _FIELDS.size]
+    magic = (_MAGIC | _VERSION).to_bytes(4, "little")
+    return fields.startswith(magic) and slot[_FIELDS.size :] == _CRC.pack(crc32(fields))
+
+
 class Cursor:
     """One position that only moves forward.
 
-    `found` tells whether the file held a position when it was opened.
+    `found` tells whether the file held a position when it was opened, `damaged` how
+    many of its slots held something else.
     """
 
     def __init__(self, files: Files, path: str, name: str) -> None:
@@ -73,11 +86,13 @@ class Cursor:
         self._turn = 0
         self.fd = files.open(path, create=True)
         try:
-            latest = read_slots(files.read(self.fd, CURSOR_BYTES, 0), path)
+            data = files.read(self.fd, CURSOR_BYTES, 0)
+            latest = read_slots(data, path)
         except BaseException:
             self.close()
             raise
         self.found = latest is not None
+        self.damaged = damaged_slots(data)
         if latest is not None:
             self.position, self._turn = latest
 
@@ -125,6 +140,11 @@ def find_cursor(files: Files, folder: str, name: str, head: int, durable: int) -
     cursors = os.path.join(folder, "cursors")
     known = [one for one in files.names(cursors) if one.endswith(".cur")]
     cursor = Cursor(files, os.path.join(cursors, name + ".cur"), name)
+    if cursor.damaged:
+        log.warning(
+            "cursor damaged log=%s cursor=%s slots=%d at=%d",
+            os.path.basename(folder), name, cursor.damaged, cursor.position,
+        )  # fmt: skip
     if not cursor.found:
         lost = name + ".cur" in known or (not known and head < durable)
         cursor.begin(head if lost else durable)

@@ -61,6 +61,11 @@ class Damaged:
         log.log(level, "segment unreadable log=%s bytes=%d kept=%s", self._name, size, kept)
         return True
 
+    def half_of_header(self, path: str) -> None:
+        """One copy of a header has rotted; the other one is read, and nothing is lost."""
+        self.count += 1
+        log.warning("header damaged log=%s file=%s", self._name, os.path.basename(path))
+
     def forget_before(self, head: int) -> None:
         """Nobody can come there any more."""
         self._known = {begin for begin in self._known if begin >= head}

@@ -138,6 +138,8 @@ class Log:
                 self._damage.set_aside(path, one.size, move=True)
             else:
                 self._segments.append(Segment(files, path, one.header))
+                if one.half_damaged:
+                    self._damage.half_of_header(path)
         self._bases = [segment.base for segment in self._segments]
         if self._segments:
             reached = max(reached, self._recover_newest())
@@ -205,7 +207,7 @@ class Log:
     @property
     def damaged(self) -> int:
         """Stretches of bytes found damaged since the start."""
-        return self._damage.count
+        return self._damage.count + sum(cursor.damaged for cursor in self.cursors.values())
 
     @property
     def dirty(self) -> bool:

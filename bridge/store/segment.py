@@ -33,6 +33,7 @@ __all__ = [
     "Header",
     "Segment",
     "file_name",
+    "half_damaged",
     "read_header",
     "scan",
 ]
@@ -85,6 +86,11 @@ def read_header(data: bytes, path: str) -> Header | None:
             "nothing was touched; run the newer edgespool, or give this one another folder with --state"
         )
     return None
+
+
+def half_damaged(data: bytes) -> bool:
+    """Whether one copy of the header in these first bytes of a segment has rotted."""
+    return data[:_ONE] != data[_ONE:HEADER_BYTES]
 
 
 def file_name(base: int) -> str:

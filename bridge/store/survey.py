@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 from bridge.store.cursor import CURSOR_BYTES, read_slots
 from bridge.store.files import Files
-from bridge.store.segment import HEADER_BYTES, Header, file_name, read_header
+from bridge.store.segment import HEADER_BYTES, Header, file_name, half_damaged, read_header
 
 __all__ = ["Found", "survey"]
 
@@ -21,11 +21,15 @@ _NAME_LENGTH: Final = len(file_name(0))
 
 
 class Found(NamedTuple):
-    """A segment file; `header` is None when it has none that can be read."""
+    """A segment file; `header` is None when it has none that can be read.
+
+    `half_damaged`: one of the two copies of the header cannot be.
+    """
 
     name: str
     header: Header | None
     size: int
+    half_damaged: bool
 
     @property
     def base(self) -> int:
@@ -46,7 +50,7 @@ def survey(folder: str, files: Files) -> tuple[list[Found], int]:
             header = read_header(data, path)
             if header is not None and name != file_name(header.base):
                 header = None  # a copy somebody made: what it says is not about this place
-            found.append(Found(name, header, size))
+            found.append(Found(name, header, size, header is not None and half_damaged(data)))
     furthest = 0
     cursors = os.path.join(folder, "cursors")
     for name in files.names(cursors):

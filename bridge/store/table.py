@@ -23,7 +23,7 @@ import msgspec
 from bridge.store.damaged import Damaged
 from bridge.store.files import OS_FILES, Files
 from bridge.store.record import DELETE, PUT, RawRecord, encode_one
-from bridge.store.segment import HEADER_BYTES, Damage, Header, Segment, read_header, scan
+from bridge.store.segment import HEADER_BYTES, Damage, Header, Segment, half_damaged, read_header, scan
 
 __all__ = ["Table"]
 
@@ -83,14 +83,17 @@ class Table:
     def _load(self) -> None:
         fd = self._files.open(self.path)
         size = self._files.size(fd)
-        header = read_header(self._files.read(fd, HEADER_BYTES, 0), self.path)
+        head = self._files.read(fd, HEADER_BYTES, 0)
+        header = read_header(head, self.path)
         if header is None:
             self._damage.keep(0, size, self._files.read(fd, size, 0))
             self._files.close(fd)
             return
         self._segment = segment = Segment(self._files, self.path, header, fd)
         self._end = HEADER_BYTES
-        self._rewrite = False
+        self._rewrite = half_damaged(head)
+        if self._rewrite:
+            self._damage.half_of_header(self.path)
         for found in scan(segment, size):
             if isinstance(found, RawRecord):
                 begin, self._end, self._sequence = self._end, found.end, found.sequence + 1
