@@ -304,7 +304,7 @@ async def test_given_a_store_of_a_newer_version_in_50_forms_it_is_refused_and_no
         name = names[nth % len(names)]
         version = luck.randrange(2, 256)
         data = bytearray(sound[name])
-        # Of a cursor the version is the lowest byte of the magic in both slots, else the byte behind the magic.
+        # Of a cursor it is the lowest byte of the magic in both slots, else the byte behind the magic.
         for at in (0, len(data) // 2) if name.endswith(".cur") else (8, 64 + 8):
             data[at] = version
         newer = {**sound, name: bytes(data)}

@@ -168,8 +168,9 @@ def test_one_rotten_bit_costs_one_change_at_most_and_is_kept_and_counted(tmp_pat
         left = contents(table)
         assert left.items() <= values.items()
         assert len(left) >= 4
-        assert table.damaged == 5 - len(left)
-        assert len(list(tmp_path.glob("damaged/*"))) >= table.damaged
+        assert table.damaged == 1
+        # Of a header there are two: nothing is lost with one of them, and nothing kept aside.
+        assert len(list(tmp_path.glob("damaged/*"))) == 5 - len(left)
         table.close()
         shutil.rmtree(tmp_path / "damaged", ignore_errors=True)
 
