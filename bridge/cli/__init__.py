@@ -203,3 +203,130 @@ def import_mosquitto(
     if version not in (None, "2.0", "2.1"):
         raise typer.BadParameter("must be 2.0 or 2.1", param_hint="--as")
     raise typer.Exit(print_import(conf, directory=directory, port=port, version=version))
+
+
+spool = typer.Typer(
+    name="spool",
+    help="Look into a store, also while a gateway runs on it; nothing in it is changed.",
+    no_args_is_help=True,
+)
+app.add_typer(spool)
+
+Config = Annotated[
+    Path | None,
+    typer.Argument(help="The configuration of the gateway; without one, the built-in.", show_default=False),
+]
+State = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="The folder of the store, if it is another.", show_default=False),
+]
+RouteName = Annotated[
+    str | None,
+    typer.Option(
+        "--route", metavar="ROUTE", help="What this route has still to deliver.", show_default=False
+    ),
+]
+All = Annotated[bool, typer.Option("--all", help="With --route: also what it has delivered and is kept.")]
+Topics = Annotated[
+    list[str] | None,
+    typer.Option("--topic", metavar="FILTER", help="Topics that a filter matches.", show_default=False),
+]
+Since = Annotated[
+    str | None,
+    typer.Option(metavar="WHEN", help="Arrived since then: 2h, or 2026-03-01T06:00:00Z.", show_default=False),
+]
+Until = Annotated[str | None, typer.Option(metavar="WHEN", help="Arrived before then.", show_default=False)]
+Dead = Annotated[bool, typer.Option("--dead", help="The dead letters instead, each with its reason.")]
+
+
+@spool.callback()
+def _spool() -> None:
+    pass
+
+
+@spool.command("info")
+def spool_info(
+    config: Config = None,
+    state: State = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """Show segments, cursors, what each route has still to deliver, and damage."""
+    from bridge.cli.spool import show_info
+
+    raise typer.Exit(show_info(config, state, as_json))
+
+
+@spool.command("verify")
+def spool_verify(config: Config = None, state: State = None) -> None:
+    """Read every record and list what is damaged; exit code 1 when anything is."""
+    from bridge.cli.spool import verify_store
+
+    raise typer.Exit(verify_store(config, state))
+
+
+@spool.command("cat")
+def spool_cat(
+    config: Config = None,
+    state: State = None,
+    route: RouteName = None,
+    everything: All = False,
+    topic: Topics = None,
+    since: Since = None,
+    until: Until = None,
+    dead: Dead = False,
+) -> None:
+    """Print messages that lie in the store, one a line."""
+    _print_stored(config, state, route, everything, topic, since, until, dead, as_json=False)
+
+
+@spool.command("export")
+def spool_export(
+    config: Config = None,
+    state: State = None,
+    route: RouteName = None,
+    everything: All = False,
+    topic: Topics = None,
+    since: Since = None,
+    until: Until = None,
+    dead: Dead = False,
+) -> None:
+    """Print messages that lie in the store as NDJSON: one JSON object a line."""
+    _print_stored(config, state, route, everything, topic, since, until, dead, as_json=True)
+
+
+def _print_stored(
+    config: Path | None,
+    state: Path | None,
+    route: str | None,
+    everything: bool,
+    topics: list[str] | None,
+    since: str | None,
+    until: str | None,
+    dead: bool,
+    *,
+    as_json: bool,
+) -> None:
+    from bridge.cli.cat import Wanted, print_messages
+    from bridge.topic import LEVELS_ANY, check_topic_filter
+
+    for topic in topics or ():
+        if wrong := check_topic_filter(topic, LEVELS_ANY):
+            raise typer.BadParameter(wrong, param_hint="--topic")
+    since_ns, until_ns = _moments(since, until)
+    wanted = Wanted(route, everything, tuple(topics or ()), since_ns, until_ns, dead)
+    raise typer.Exit(print_messages(config, state, wanted, as_json))
+
+
+def _moments(since: str | None, until: str | None) -> tuple[int | None, int | None]:
+    import time
+
+    from bridge.cli.when import parse_moment
+
+    now_ns = time.time_ns()
+    moments: list[int | None] = []
+    for hint, text in (("--since", since), ("--until", until)):
+        try:
+            moments.append(None if text is None else parse_moment(text, now_ns))
+        except ValueError as error:
+            raise typer.BadParameter(str(error), param_hint=hint) from None
+    return moments[0], moments[1]

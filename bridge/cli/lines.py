@@ -14,7 +14,7 @@ from typing import Final
 from bridge.observe.escape import printable
 from bridge.sinks.receiver import Received
 
-__all__ = ["for_people", "for_programs"]
+__all__ = ["for_people", "for_programs", "payload_for_people"]
 
 # A terminal is for looking; whoever needs all of a large payload asks for JSON.
 SHOWN_BYTES_MAX: Final = 2048
@@ -25,16 +25,20 @@ _ALWAYS: Final = ("id", "topic", "qos", "retain", "received_at", "address", "pub
 
 def for_people(received: Received, now_ns: int) -> str:
     """`topic  payload  (id, latency)`, printable, on one line."""
-    shown = received.payload[:SHOWN_BYTES_MAX]
-    try:
-        # A cut may go through a character: what is left of it is not the payload's fault.
-        payload = printable(shown.decode(errors="strict" if shown is received.payload else "ignore"))
-    except UnicodeDecodeError:
-        payload = f"0x{shown.hex()}"
-    if len(shown) < len(received.payload):
-        payload += f"… ({len(received.payload):,} bytes)"
+    payload = payload_for_people(received.payload)
     latency = _latency(str(received.meta.get("received_at", "")), now_ns)
     return f"{printable(received.topic)}  {payload}  ({printable(received.id)}{latency})"
+
+
+def payload_for_people(payload: bytes) -> str:
+    """A payload as text where it is that, else in hexadecimal; its beginning, if it is long."""
+    shown = payload[:SHOWN_BYTES_MAX]
+    try:
+        # A cut may go through a character: what is left of it is not the payload's fault.
+        told = printable(shown.decode(errors="strict" if shown is payload else "ignore"))
+    except UnicodeDecodeError:
+        told = f"0x{shown.hex()}"
+    return told if len(shown) == len(payload) else f"{told}… ({len(payload):,} bytes)"
 
 
 def _latency(received_at: str, now_ns: int) -> str:

@@ -41,6 +41,7 @@ __all__ = [
     "Entry",
     "RawRecord",
     "decode_all",
+    "decode_record",
     "encode_all",
     "encode_one",
     "find_next",
@@ -187,6 +188,23 @@ def read_record(data: bytes, at: int, base: int, salt: int) -> RawRecord | None:
     if crc32(memoryview(data)[at + 4 : end], salt ^ (base + at)) != crc:
         return None
     return RawRecord(kind, sequence, data[at + HEADER_BYTES : end], end)
+
+
+def decode_record(record: RawRecord) -> Entry | None:
+    """The message that a record of a log holds, or None where its body is none of ours.
+
+    The record's `end` must be a position, as `bridge.store.segment.scan` gives it.
+    """
+    position = record.end - HEADER_BYTES - len(record.body)
+    try:
+        if record.kind == MESSAGE:
+            return Entry(position, record.end, record.sequence, _decode_message(record.body))
+        if record.kind == NOTED:
+            note, message = _decode_noted(record.body)
+            return Entry(position, record.end, record.sequence, message, note)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        pass
+    return None
 
 
 def find_next(data: bytes, at: int, base: int, salt: int) -> int | None:

@@ -145,14 +145,16 @@ class Segment:
         self._files.write(self.fd, data, position - self.base)
 
 
-def scan(segment: Segment, end: int) -> Iterator[RawRecord | Damage]:
+def scan(segment: Segment, end: int, begin: int | None = None) -> Iterator[RawRecord | Damage]:
     """Every record of a segment up to the position `end`, and every stretch that is none.
+
+    From its first record on, or from `begin`, where a record should begin.
 
     A record's `end` is given as a position. Zeros up to `end` are no damage but
     room not yet written, when nothing follows them; they end the scan. The whole segment is read at once:
     it is at most a few MiB, and only the newest one is ever scanned at a start.
     """
-    first = segment.first
+    first = segment.first if begin is None else begin
     data = segment.read(first, max(end - first, 0))  # a file may be cut short within its header
     at = 0
     while at < len(data):
@@ -161,12 +163,12 @@ def scan(segment: Segment, end: int) -> Iterator[RawRecord | Damage]:
             at = record.end
             yield record._replace(end=first + at)
             continue
-        begin = first + at
+        bad = first + at
         found = find_next(data, at, first, segment.salt)
         if found is None:
             written = len(data[at:].rstrip(b"\0"))
             if written:
-                yield Damage(begin, begin + written, at_tail=True)
+                yield Damage(bad, bad + written, at_tail=True)
             return
         at = found
-        yield Damage(begin, first + at, at_tail=False)
+        yield Damage(bad, first + at, at_tail=False)

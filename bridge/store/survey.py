@@ -15,7 +15,7 @@ from bridge.store.cursor import CURSOR_BYTES, read_slots
 from bridge.store.files import Files
 from bridge.store.segment import HEADER_BYTES, Header, file_name, half_damaged, read_header
 
-__all__ = ["Found", "survey"]
+__all__ = ["Found", "peek", "survey"]
 
 _NAME_LENGTH: Final = len(file_name(0))
 
@@ -46,7 +46,7 @@ def survey(folder: str, files: Files) -> tuple[list[Found], int]:
     for name in files.names(folder):
         if name.endswith(".seg") and name[:-4].isdecimal() and len(name) == _NAME_LENGTH:
             path = os.path.join(folder, name)
-            data, size = _peek(files, path, HEADER_BYTES)
+            data, size = peek(files, path, HEADER_BYTES)
             header = read_header(data, path)
             if header is not None and name != file_name(header.base):
                 header = None  # a copy somebody made: what it says is not about this place
@@ -56,12 +56,12 @@ def survey(folder: str, files: Files) -> tuple[list[Found], int]:
     for name in files.names(cursors):
         if name.endswith(".cur"):
             path = os.path.join(cursors, name)
-            slot = read_slots(_peek(files, path, CURSOR_BYTES)[0], path)
+            slot = read_slots(peek(files, path, CURSOR_BYTES)[0], path)
             furthest = max(furthest, slot[0] if slot else 0)
     return found, furthest
 
 
-def _peek(files: Files, path: str, length: int) -> tuple[bytes, int]:
+def peek(files: Files, path: str, length: int) -> tuple[bytes, int]:
     """The first bytes of a file, and its size."""
     fd = files.open(path)
     try:
