@@ -47,6 +47,7 @@ log = logging.getLogger(__name__)
 
 DRAIN_WAIT_S: Final = 2.0  # what batches under way get at a stop; the whole stop stays under 5 s
 RESTART_WAIT_S: Final = 5.0
+HISTORY_EVERY_S: Final = 60.0
 _STANDING: Final = ("gateway", "store", "sinks", "routes", "web", "sys")  # what a reload does not change
 
 
@@ -72,7 +73,8 @@ class Gateway:
         """Afterwards devices can connect. Raises ConfigError or StoreError, with everything undone."""
         config = self.config
         async with AsyncExitStack() as stack:
-            self.spool = Spool.open(str(config.store.path), config.store.max_bytes, self._files)
+            store = config.store
+            self.spool = Spool.open(str(store.path), store.max_bytes, self._files, store.keep or 0.0)
             stack.push_async_callback(self.spool.close)
             stack.push_async_callback(self._stop_tasks)
             for name, sink in config.sinks.items():
@@ -110,6 +112,7 @@ class Gateway:
                 response_topic=_response_topic(config),
             )
             stack.push_async_callback(self.broker.stop)
+            self._last("history", self._let_history_go)
             allow_descriptors(config.broker_limits.connections_max)
             for model in config.listeners:
                 door, place = build_door(config, model), build_place(config, model)
@@ -194,6 +197,12 @@ class Gateway:
                 log.exception("task failed task=%s; it starts again in %d s", what, RESTART_WAIT_S)
                 await asyncio.sleep(RESTART_WAIT_S)
 
+    async def _let_history_go(self) -> None:
+        """What is older than `store.keep` goes also while nothing is delivered."""
+        while True:
+            self.spool.uplink.trim()
+            await asyncio.sleep(HISTORY_EVERY_S)
+
     async def _stop_tasks(self) -> None:
         for forwarder in self.forwarders:
             forwarder.stop()
@@ -242,6 +251,7 @@ class Gateway:
                 reason=str(fault or ("no room in the uplink" if full else "")),
                 bytes=spool.size,
                 max_bytes=spool.max_bytes,
+                history_bytes=spool.uplink.history.bytes,
                 appended=spool.uplink.appended + spool.downlink.appended,
                 commits=spool.committer.commits,
                 commit_ms=round(spool.committer.commit_s * 1000, 3),

@@ -80,6 +80,8 @@ def render(status: Status, now: datetime) -> Iterator[str]:
         f"store    {store.state}, {size(store.bytes)} of {size(store.max_bytes)} ({fill:.0f} %), "
         f"a commit takes {store.commit_ms:.1f} ms"
     )
+    if store.history_bytes:
+        yield f"         {size(store.history_bytes)} of it delivered, and kept while there is room"
     if store.reason:
         yield from wrapped("         ", store.reason)
     yield from wrapped("         ", store.path)

@@ -98,6 +98,9 @@ def _store(status: Status) -> Iterator[Metric]:
         "store_ok", "1 while the store takes messages, 0 when it is full or failed.", store.state == "ok"
     )
     yield _gauge("store_bytes", "Bytes the store takes up on the disk.", store.bytes)
+    yield _gauge(
+        "store_history_bytes", "Of these, delivered and kept while there is room.", store.history_bytes
+    )
     yield _gauge("store_max_bytes", "Bytes the store may take up.", store.max_bytes)
     yield _gauge("store_commit_seconds", "Moving average of one commit to the disk.", store.commit_ms / 1000)
     yield _total("store_appended", "Messages appended.", store.appended)

@@ -48,6 +48,7 @@ class StoreStatus(msgspec.Struct, frozen=True):
     commits: int
     commit_ms: float  # moving average of one commit
     damaged: int  # records found damaged and kept aside
+    history_bytes: int = 0  # of `bytes`: delivered, and kept only while there is room
 
 
 class SinkStatus(msgspec.Struct, frozen=True):

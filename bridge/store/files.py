@@ -81,6 +81,11 @@ class Files:
         """Close; never syncs."""
         os.close(fd)
 
+    def free(self, path: str) -> int:
+        """Bytes that the disk of the folder `path` has left for us."""
+        found = os.statvfs(path)
+        return found.f_bavail * found.f_frsize
+
     def size(self, fd: int) -> int:
         """The length of the file in bytes."""
         return os.fstat(fd).st_size

@@ -32,24 +32,26 @@ backlog.
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import time
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Final
 
 from bridge.message import Message
+from bridge.store.batch import Batch
 from bridge.store.cursor import Cursor, find_cursor
 from bridge.store.damaged import Damaged
 from bridge.store.files import OS_FILES, Files
+from bridge.store.history import FULL, History
 from bridge.store.recent import Recent
 from bridge.store.record import HEADER_BYTES as RECORD_BYTES
 from bridge.store.record import Entry, decode_all, encode_all, find_next
 from bridge.store.segment import HEADER_BYTES, Damage, Header, Segment, file_name, scan
 from bridge.store.survey import survey
 
-__all__ = ["Batch", "Log"]
+__all__ = ["Log"]
 
 READ_BYTES: Final = 256 * 1024
 SEGMENT_BYTES_MAX: Final = 16 * 1024 * 1024
@@ -57,20 +59,6 @@ SEGMENT_BYTES_MIN: Final = 64 * 1024
 NOTE_BYTES_MAX: Final = 16 * 1024
 _OPEN_SEGMENTS_MAX: Final = 16
 _NO_NOTES: Final[dict[int, bytes]] = {}
-_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
-
-
-class Batch:
-    """What one commit writes; made by `Log.take`."""
-
-    def __init__(self, messages: list[Message], notes: dict[int, bytes]) -> None:
-        self.messages = messages
-        self.notes = notes
-        self.entries: list[Entry] = []
-        self.new_segments: list[Segment] = []
-        self.end = 0
-        self.tried = False  # whether anything of it may have reached the disk
-        self.encode_s = 0.0  # seconds of `write` that are not the disk's doing
 
 
 class Log:
@@ -102,6 +90,7 @@ class Log:
         self._writing = False
         self._passed = 0  # up to here the newest segment is only waiting for the next one to begin
         self._recent = Recent()
+        self.history = History(self, files)
 
     # ---- opening -------------------------------------------------------------------
 
@@ -215,14 +204,19 @@ class Log:
         return bool(self._pending)
 
     def oldest_segment_end(self) -> int:
-        """Where the oldest segment ends: letting go of everything before it frees room."""
-        return self._bases[1] if len(self._bases) > 1 else self.durable
+        """Where the oldest segment that somebody wants ends: letting go of all before it frees room."""
+        at = bisect_right(self._bases, max(self.head, self.history.end))
+        return self._bases[at] if at < len(self._bases) else self.durable
+
+    def sealed(self) -> list[tuple[int, int]]:
+        """Where each segment but the newest begins and ends, oldest first."""
+        return list(pairwise(self._bases))
 
     # ---- writing -------------------------------------------------------------------
 
     def has_room(self, amount: int) -> bool:
         """Whether `amount` more bytes would fit."""
-        kept = self.durable - max(self.head, self._passed)
+        kept = self.durable - max(self.head, self._passed, self.history.end)
         return kept + self._under_way + self._reserved + amount + HEADER_BYTES <= self.max_bytes
 
     def reserve(self, amount: int) -> bool:
@@ -230,6 +224,8 @@ class Log:
         if not self.has_room(amount):
             return False
         self._reserved += amount
+        if self.history.keep_s:
+            self.history.make_way(self.max_bytes - self.segment_bytes - self._under_way - self._reserved)
         return True
 
     def extend(self, messages: Sequence[Message], notes: Mapping[int, bytes] = _NO_NOTES) -> None:
@@ -252,6 +248,7 @@ class Log:
     def take(self) -> Batch:
         """What is queued, as one batch. At most one batch may be under way."""
         batch = Batch(self._pending, self._notes)
+        batch.spare = self.history.spare()
         self._under_way, self._writing = self._reserved, True
         self._pending, self._notes, self._reserved = [], {}, 0
         return batch
@@ -302,7 +299,7 @@ class Log:
         # in it lies beyond `durable`.
         self._files.unlink(path)
         # The last segment before the quota takes no more room than is left.
-        left = self.max_bytes - (base - max(self.head, self._passed))
+        left = self.max_bytes - (base - max(self.head, self._passed, self.history.end))
         note = {0: batch.notes[0]} if 0 in batch.notes else {}
         one = HEADER_BYTES + len(encode_all([message], note, 0, sequence, 0, 1 << 40)[0])
         size = max(min(self.segment_bytes, left), one)
@@ -311,7 +308,11 @@ class Log:
                 segment = Segment(self._files, path, header, self._files.create(path, size))
                 break
             except OSError as error:
-                if error.errno not in _FULL or size == one:
+                if error.errno in FULL and batch.spare:
+                    batch.gone.append(batch.spare.pop(0))
+                    self._files.unlink(os.path.join(self.folder, file_name(batch.gone[-1])))
+                    continue
+                if error.errno not in FULL or size == one:
                     raise
                 size = max(size // 2, one)  # a disk nearly full takes smaller steps
         batch.new_segments.append(segment)
@@ -327,10 +328,12 @@ class Log:
         self.appended += len(batch.entries)
         self.durable = self._records_end = batch.end
         self._recent.add(batch.entries)
+        self.history.settled(batch)
 
     def fail(self, batch: Batch, error: Exception) -> None:
         """The batch is lost, and its files with it."""
         self._under_way, self._writing = 0, False
+        self.history.settled(batch, error)
         if not batch.tried:
             return
         self._active = None
@@ -411,26 +414,30 @@ class Log:
     def trim(self, mark: int | None = None) -> bool:
         """Free what lies before `mark` (default: the lowest cursor); return whether that made room.
 
-        Segments are unlinked whole. Of a small quota the newest one may be a large part:
-        when everyone has passed it, the next commit begins another, and its room counts
-        as free from now on.
+        Segments are unlinked whole, if the history does not keep them. Of a small quota the
+        newest one may be a large part: when everyone has passed it, the next commit begins
+        another, and its room counts as free from now on.
         """
         if mark is None:
             mark = min((cursor.position for cursor in self.cursors.values()), default=self.durable)
-        count = 0
-        while len(self._bases) > 1 and self._bases[1] <= mark:
-            segment = self._segments.pop(0)
-            del self._bases[0]
-            count += 1
-            segment.close()
-            self._files.unlink(segment.path)
-        if count:
-            self._damage.forget_before(self.head)
-        large = (self.durable - max(self.head, self._passed)) * 4 > self.max_bytes
+        made_room = self.history.passed(self._bases, mark)
+        while len(self._bases) > 1 and self._bases[1] <= mark and not self.history.keeps(self._bases[1]):
+            made_room = self.drop_oldest()
+        large = (self.durable - max(self.head, self._passed, self.history.end)) * 4 > self.max_bytes
         if large and mark >= self.durable and self._active is not None and not self._writing:
             self._active, self._passed = None, self.durable
             return True
-        return count > 0
+        return made_room
+
+    def drop_oldest(self) -> bool:
+        """Unlink the oldest segment, unless it is the only one; return whether it was."""
+        if len(self._bases) < 2:
+            return False
+        segment, _ = self._segments.pop(0), self._bases.pop(0)
+        segment.close()
+        self._files.unlink(segment.path)
+        self._damage.forget_before(self.head)
+        return True
 
     def close(self) -> None:
         """Sync the cursors and let go of every file. What was not committed is gone."""

@@ -26,7 +26,7 @@ _TABLES: Final = ("sessions", "retained", "marks")
 class Spool:
     """An open store. `max_bytes` is the quota over all three logs."""
 
-    def __init__(self, path: str, max_bytes: int, files: Files, lock: int) -> None:
+    def __init__(self, path: str, max_bytes: int, files: Files, lock: int, keep_s: float = 0.0) -> None:
         self.path = path
         self.max_bytes = max_bytes
         self._files = files
@@ -49,6 +49,7 @@ class Spool:
             )
             for name, tenths in _TENTHS.items()
         )
+        self.uplink.history.keep_s = keep_s
         files.make_folder(tables)
         self.sessions, self.retained, self.marks = (Table(table, files, damaged) for table in paths)
         self._parts: list[Log | Table] = [
@@ -57,8 +58,10 @@ class Spool:
         self.committer = Committer(self._parts)
 
     @classmethod
-    def open(cls, path: str, max_bytes: int, files: Files = OS_FILES) -> Spool:
+    def open(cls, path: str, max_bytes: int, files: Files = OS_FILES, keep_s: float = 0.0) -> Spool:
         """Open or make the store in the folder `path` and recover it; needs a running loop.
+
+        What every route has delivered is kept for `keep_s`, see `bridge.store.history`.
 
         Raises StoreFailed when another process has it, when a newer edgespool wrote
         it, or when the folder cannot be used.
@@ -72,7 +75,7 @@ class Spool:
                     "stop that one, or give this one another folder with --state"
                 )
             try:
-                return cls(path, max_bytes, files, lock)
+                return cls(path, max_bytes, files, lock, keep_s)
             except BaseException:
                 files.close(lock)
                 raise

@@ -28,6 +28,7 @@ STORE = StoreStatus(
     commits=99,
     commit_ms=1.5,
     damaged=1,
+    history_bytes=23_456,
 )
 STATUS = Status(
     gateway="plant-7",

@@ -31,6 +31,7 @@ EXPECTED = [
     ("edgespool_mqtt_retained_messages", {}, 10),
     ("edgespool_store_ok", {}, 1),
     ("edgespool_store_bytes", {}, 123_456_789),
+    ("edgespool_store_history_bytes", {}, 23_456),
     ("edgespool_store_max_bytes", {}, 2 * 1024**3),
     ("edgespool_store_appended_total", {}, 990),
     ("edgespool_store_commits_total", {}, 99),
