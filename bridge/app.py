@@ -26,6 +26,7 @@ from bridge.broker.crowd import allow_descriptors
 from bridge.broker.listener import Listener
 from bridge.broker.sys_topics import SysTopics
 from bridge.broker.tls import build_context
+from bridge.clock import Clock
 from bridge.config.doors import build_door, build_place
 from bridge.config.model import Config
 from bridge.config.rights import load_access
@@ -68,6 +69,7 @@ class Gateway:
         self.listeners: list[Listener] = []
         self.keepers: dict[str, Keeper] = {}
         self.forwarders: list[Forwarder] = []
+        self.clock = Clock()
 
     async def start(self) -> None:
         """Afterwards devices can connect. Raises ConfigError or StoreError, with everything undone."""
@@ -88,6 +90,7 @@ class Gateway:
                     self.spool.dead,
                     self.spool.committer,
                     config.gateway,
+                    self.clock,
                 )
                 for route in routes
             ]
@@ -110,6 +113,7 @@ class Gateway:
                 users=users,
                 access=Access(rules),
                 response_topic=_response_topic(config),
+                clock=self.clock,
             )
             stack.push_async_callback(self.broker.stop)
             self._last("history", self._let_history_go)
@@ -299,7 +303,7 @@ class Gateway:
             sink=forwarder.route.sink,
             backlog_messages=max(0, (forwarder.waiting_at_start or 0) + taken - forwarder.left),
             backlog_bytes=max(0, self.spool.uplink.durable - forwarder.cursor.position),
-            oldest_age_s=round(max(0, time.time_ns() - oldest_ns) / 1e9, 3) if oldest_ns else 0.0,
+            oldest_age_s=round(self.clock.age_s(oldest_ns), 3) if oldest_ns else 0.0,
             delivered=forwarder.delivered,
             refused=forwarder.refused,
             expired=forwarder.expired,

@@ -7,9 +7,18 @@ properties.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Final
+
 import msgspec
 
-__all__ = ["Message", "Properties"]
+__all__ = ["CLOCK_PLAUSIBLE_NS", "Jumps", "Message", "Properties", "age_ns"]
+
+# A gateway without a battery starts in 1970 or thereabouts and jumps decades ahead when it hears of the
+# time. What was received before 2020 was stamped by such a clock: its age is unknown, and unknown is not old.
+CLOCK_PLAUSIBLE_NS: Final = 1_577_836_800 * 1_000_000_000
+
+Jumps = Sequence[tuple[int, int]]  # where the wall clock stood, and where it was put
 
 
 class Properties(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
@@ -68,3 +77,18 @@ class Message(msgspec.Struct, frozen=True, gc=False, array_like=True):
     publisher: str = ""
     received_ns: int = 0
     properties: Properties | None = None
+
+
+def age_ns(received_ns: int, now_ns: int, jumps: Jumps = ()) -> int:
+    """How long ago the wall clock stamped something; zero where nobody can know.
+
+    `jumps` are those of `bridge.clock`: what lies between a stamp from before and a now
+    from behind one of them has not passed.
+    """
+    if received_ns < CLOCK_PLAUSIBLE_NS or now_ns < received_ns:
+        return 0
+    passed_ns = now_ns - received_ns
+    for stood_ns, put_ns in jumps:
+        if received_ns <= stood_ns and now_ns >= put_ns:
+            passed_ns -= put_ns - stood_ns
+    return max(0, passed_ns)

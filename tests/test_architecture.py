@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 FLOORS = [
     {"errors", "message", "topic"},
     {"mqtt", "policy"},
-    {"private"},
+    {"private", "clock"},
     {"store", "sinks", "sources"},
     {"broker", "forward"},
     {"config", "observe"},

@@ -12,7 +12,6 @@ a gateway could not be given users without losing what waits on it.
 from __future__ import annotations
 
 import logging
-import time
 import uuid
 from functools import partial
 from typing import TYPE_CHECKING
@@ -145,7 +144,7 @@ class Admission:
             broker.now(), keep_alive_s, limits.receive_maximum, limits.topic_alias_maximum, expiry_s > 0
         )
         link.answer(connack)
-        packets = session.reconnect(time.time_ns(), connection.receive_maximum, broker.delivery.load)
+        packets = session.reconnect(broker.clock.now_ns(), connection.receive_maximum, broker.delivery.load)
         subscriber.moved = True
         broker.delivery.send(subscriber, packets)
         broker.deliver_soon(subscriber)

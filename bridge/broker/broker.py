@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable, Mapping, Sequence
 
 from bridge.broker.admission import Admission
@@ -28,6 +27,7 @@ from bridge.broker.retained import Retained
 from bridge.broker.sessions import Sessions
 from bridge.broker.subscriber import Subscriber
 from bridge.broker.subscribing import subscribe, unsubscribe
+from bridge.clock import Clock
 from bridge.message import Message
 from bridge.mqtt.packet import (
     PINGRESP,
@@ -87,6 +87,7 @@ class Broker:
         users: Mapping[str, Password] | None = None,
         access: Access = EVERYONE,
         response_topic: Callable[[str, str], str] | None = None,
+        clock: Clock | None = None,
     ) -> None:
         self.spool = spool
         self.limits = limits
@@ -99,6 +100,7 @@ class Broker:
         self.malformed = 0
         self._loop = asyncio.get_running_loop()
         self.now = self._loop.time
+        self.clock = clock or Clock()
         self.call_later = self._loop.call_later
         self._links_to_flush: list[Link] = []
         self._due: list[Subscriber] = []
@@ -313,7 +315,7 @@ class Broker:
         if found is None or not subscriber.rights.may_receive(topic):
             return None
         message, identity = found
-        if expired(message, time.time_ns()):
+        if expired(message, self.clock.now_ns(), self.clock.jumps):
             return None
         if message.publisher and not self.may_publish(identity, message.publisher, topic):
             return None

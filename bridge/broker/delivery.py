@@ -22,7 +22,6 @@ again when a message leaves that has waited: rules may have changed meanwhile.
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -310,7 +309,7 @@ class Delivery:
             if search and not subscriber.outlives:
                 before = backfill.fill_queue(subscriber)
             queued = session.queued
-            packets = session.take(time.time_ns(), self.load)
+            packets = session.take(self._broker.clock.now_ns(), self.load)
             subscriber.moved |= session.queued != queued
             self.send(subscriber, packets)
             if subscriber.outlives or not search or len(search.found) == before:

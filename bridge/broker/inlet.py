@@ -14,7 +14,6 @@ again; with QoS 0 it is dropped and counted.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -150,7 +149,7 @@ class Inlet:
         decisions = self._decisions.get
         publisher = link.publisher
         subscriber = link.subscriber
-        now_ns = time.time_ns()
+        now_ns = broker.clock.now_ns()
         bound = read_bytes + len(packets) * (ENTRY_BYTES + link.entry_bytes)
         # Aliases make a short packet a long message, so there each one is asked for by itself.
         careful = link.connection.has_aliases or not (self._committer.accepting and uplink.has_room(bound))

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
@@ -20,9 +19,11 @@ import msgspec
 from bridge.broker.limits import Limits
 from bridge.broker.stored import (
     CHECKPOINT,
+    JUMPS,
     Checkpoint,
     StoredSession,
     decode_checkpoint,
+    decode_jumps,
     decode_mark,
     decode_note,
     decode_session,
@@ -31,11 +32,10 @@ from bridge.broker.stored import (
     put_back,
 )
 from bridge.broker.subscriber import Subscriber
-from bridge.message import Message
+from bridge.message import CLOCK_PLAUSIBLE_NS, Message
 from bridge.mqtt.property import application_properties
 from bridge.mqtt.session import Session
 from bridge.policy.access import Identity
-from bridge.policy.route import CLOCK_PLAUSIBLE_NS
 from bridge.store import Log
 
 if TYPE_CHECKING:
@@ -64,6 +64,9 @@ class Sessions:
         self._inbound = False  # whether the checkpoint has to move with the next commit
         self.by_client_id: dict[str, Subscriber] = {}
         self.expired = 0
+        if (row := self._spool.marks.get(JUMPS)) is not None:
+            broker.clock.recall(decode_jumps(row))
+        self._jumps_saved = list(broker.clock.jumps)
         self._spool.committer.before_commit(self._save_marks)
 
     # ---- begin, sleep, end ---------------------------------------------------------
@@ -78,6 +81,7 @@ class Sessions:
             bytes_max=limits.session_bytes_max,
             inbound_max=limits.receive_maximum,
         )
+        session.jumps = self._broker.clock.jumps
         rights = self._broker.access.rights(identity, client_id)
         subscriber = Subscriber(session, identity, rights, self._spool.downlink.durable)
         self.by_client_id[client_id] = subscriber
@@ -98,7 +102,7 @@ class Sessions:
     def sleep(self, subscriber: Subscriber) -> None:
         """Its connection is gone: the clocks of the session and of its will start."""
         subscriber.link = None
-        subscriber.disconnected_at_ns = time.time_ns()
+        subscriber.disconnected_at_ns = self._broker.clock.now_ns()
         session = subscriber.session
         session.disconnect(self._broker.now())
         if session.expiry_interval_s and subscriber.outlives:
@@ -136,7 +140,7 @@ class Sessions:
                 log.warning("will not allowed client=%s topic=%s", session.client_id, will.topic)
         else:
             properties = application_properties(will.properties) if will.properties is not None else None
-            now_ns = time.time_ns()
+            now_ns = self._broker.clock.now_ns()
             self._broker.inlet.publish(
                 Message(
                     will.topic, will.payload, will.qos, will.retain, session.client_id, now_ns, properties
@@ -189,7 +193,14 @@ class Sessions:
         if commit:
             self._spool.committer.schedule()
 
+    def _save_jumps(self) -> None:
+        jumps = self._broker.clock.jumps
+        if jumps != self._jumps_saved:
+            self._jumps_saved = list(jumps)
+            self._spool.marks.put(JUMPS, encode(jumps))
+
     def _save_marks(self) -> None:
+        self._save_jumps()
         unsaved, self._unsaved = self._unsaved, []
         position = self._spool.downlink.durable
         for subscriber in unsaved:
@@ -220,7 +231,7 @@ class Sessions:
 
         The caller then has it read, and after that lets `pass_time` look at each.
         """
-        now_ns, now = time.time_ns(), self._broker.now()
+        now_ns, now = self._broker.clock.now_ns(), self._broker.now()
         oldest = self._spool.downlink.durable
         for client_id in list(self._spool.sessions):
             try:
@@ -232,7 +243,8 @@ class Sessions:
                 self._spool.sessions.delete(client_id)
                 self._spool.marks.delete(client_id)
                 continue
-            subscriber.session.disconnect(now - (now_ns - subscriber.disconnected_at_ns) / 1e9)
+            away_s = self._broker.clock.age_s(subscriber.disconnected_at_ns)
+            subscriber.session.disconnect(now - away_s)
             oldest = min(oldest, subscriber.mark)
             for topic_filter, subscription in subscriber.session.subscriptions.items():
                 self._broker.subscriptions.add(topic_filter, subscriber, subscription)

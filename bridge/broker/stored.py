@@ -3,6 +3,7 @@
     sessions   Client Identifier → StoredSession: written when a device comes, goes or subscribes
     marks      Client Identifier → StoredMark: written while messages are under way
                "" → Checkpoint: where both logs stood before the last commit that touched QoS 2
+               "\\0clock" → the jumps of the wall clock (`bridge.clock`): stamps from before are still about
 
 A message with QoS 1 or 2 leaves for a device only when its packet identifier is in
 `marks`, a PUBREL only when PUBREC is, and a PUBCOMP only when the identifier is not
@@ -26,12 +27,14 @@ from bridge.mqtt.session import Delivery, InFlight, Session, Stage
 
 __all__ = [
     "CHECKPOINT",
+    "JUMPS",
     "Checkpoint",
     "Note",
     "StoredMark",
     "StoredRetained",
     "StoredSession",
     "decode_checkpoint",
+    "decode_jumps",
     "decode_mark",
     "decode_note",
     "decode_retained",
@@ -42,6 +45,7 @@ __all__ = [
 ]
 
 CHECKPOINT: Final = ""  # no Client Identifier is empty
+JUMPS: Final = "\0clock"  # and none has a zero in it
 
 
 class StoredSession(msgspec.Struct, frozen=True, array_like=True):
@@ -118,6 +122,7 @@ class StoredRetained(msgspec.Struct, frozen=True, array_like=True):
 encode: Final = msgspec.msgpack.Encoder().encode
 decode_session: Final = msgspec.msgpack.Decoder(StoredSession).decode
 decode_checkpoint: Final = msgspec.msgpack.Decoder(Checkpoint).decode
+decode_jumps: Final = msgspec.msgpack.Decoder(list[tuple[int, int]]).decode
 _decode_mark: Final = msgspec.msgpack.Decoder(StoredMark).decode
 _decode_note: Final = msgspec.msgpack.Decoder(Note).decode
 _decode_chosen: Final = msgspec.json.Decoder(list[tuple[str, str]]).decode

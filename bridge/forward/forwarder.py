@@ -26,6 +26,7 @@ from typing import Final
 
 import msgspec
 
+from bridge.clock import Clock
 from bridge.errors import SinkUnavailable
 from bridge.forward.keeper import Keeper
 from bridge.policy.batch import Batch
@@ -75,7 +76,14 @@ class Forwarder:
     """
 
     def __init__(
-        self, route: Route, keeper: Keeper, uplink: Log, dead: Log, committer: Committer, gateway: str
+        self,
+        route: Route,
+        keeper: Keeper,
+        uplink: Log,
+        dead: Log,
+        committer: Committer,
+        gateway: str,
+        clock: Clock | None = None,
     ) -> None:
         self.route = route
         self.keeper = keeper
@@ -88,6 +96,7 @@ class Forwarder:
         self._log = uplink
         self._dead = dead
         self._committer = committer
+        self._clock = clock or Clock()
         self._id_prefix = f"{gateway}/{uplink.epoch:08x}/"
         self._position = self.cursor.position  # where to read on
         self._start = uplink.durable  # what lies before this was there at the start
@@ -207,10 +216,10 @@ class Forwarder:
         wanted = [entry for entry in entries if wants(entry.message.topic)]
         self._position = entries[-1].end
         if self.route.max_age_s is not None or any(entry.message.properties for entry in wanted):
-            now_ns = time.time_ns()
+            now_ns, jumps = self._clock.now_ns(), self._clock.jumps
             fresh = []
             for entry in wanted:
-                if self.route.expired(entry.message, now_ns):
+                if self.route.expired(entry.message, now_ns, jumps):
                     self._stale.append(entry.position)
                 else:
                     fresh.append(entry)

@@ -38,7 +38,7 @@ from typing import Final, TypeAlias
 import msgspec
 
 from bridge.errors import MalformedPacket
-from bridge.message import Message, Properties
+from bridge.message import Jumps, Message, Properties, age_ns
 from bridge.mqtt.packet import Pubcomp, Publish, Pubrel, Subscription, Will
 from bridge.mqtt.reason import ReasonCode
 
@@ -123,6 +123,7 @@ class Session:
         "in_flight",
         "inbound",
         "inbound_max",
+        "jumps",
         "next_packet_id",
         "queue_max",
         "queued_bytes",
@@ -149,6 +150,7 @@ class Session:
         self.client_id = client_id
         self.expiry_interval_s = expiry_interval_s
         self.will: Will | None = None
+        self.jumps: Jumps = ()  # of the clock that `now_ns` is read from
         self.subscriptions: dict[str, Subscription] = {}
         self.admit: Admit | None = None
         self.inbound_max = inbound_max
@@ -273,7 +275,7 @@ class Session:
             self.queued_bytes -= delivery.size
             self.taken = max(self.taken, delivery.token)
             message = self._message(delivery, load)
-            if message is None or expired(message, now_ns):
+            if message is None or expired(message, now_ns, self.jumps):
                 if delivery.qos:
                     self._packet_id()  # spent all the same: identifiers count what was queued, as elsewhere
                 continue
@@ -282,7 +284,7 @@ class Session:
                 packet_id = self._packet_id()
                 in_flight[packet_id] = InFlight(delivery, Stage.PUBACK if delivery.qos == 1 else Stage.PUBREC)
                 room -= 1
-            packets.append(_publish(delivery, message, packet_id, False, now_ns))
+            packets.append(_publish(delivery, message, packet_id, False, now_ns, self.jumps))
         return packets
 
     def _message(self, delivery: Delivery, load: Load | None) -> Message | None:
@@ -394,7 +396,7 @@ class Session:
                     # Its record is gone, or the right to it: there is nothing left to repeat.
                     self._settle(packet_id, found)
                     continue
-                packets.append(_publish(found.delivery, message, packet_id, True, now_ns))
+                packets.append(_publish(found.delivery, message, packet_id, True, now_ns, self.jumps))
             room -= 1
             self._has_answered(found)
 
@@ -418,19 +420,22 @@ class Session:
         return self._disconnected_at + min(delay_s, self.expiry_interval_s)
 
 
-def expired(message: Message, now_ns: int) -> bool:
+def expired(message: Message, now_ns: int, jumps: Jumps = ()) -> bool:
     """Whether nobody may get it any more [MQTT-3.3.2-5]."""
     properties = message.properties
     if properties is None or properties.message_expiry_interval_s is None:
         return False
-    return now_ns - message.received_ns > properties.message_expiry_interval_s * 1_000_000_000
+    age = age_ns(message.received_ns, now_ns, jumps)
+    return age > properties.message_expiry_interval_s * 1_000_000_000
 
 
-def _publish(delivery: Delivery, message: Message, packet_id: int, dup: bool, now_ns: int) -> Publish:
+def _publish(
+    delivery: Delivery, message: Message, packet_id: int, dup: bool, now_ns: int, jumps: Jumps
+) -> Publish:
     properties = message.properties
     if properties is not None and properties.message_expiry_interval_s is not None:
         # What is left of it [MQTT-3.3.2-6]. A clock that was set back must not lengthen a life.
-        waited_s = max(0, now_ns - message.received_ns) // 1_000_000_000
+        waited_s = age_ns(message.received_ns, now_ns, jumps) // 1_000_000_000
         left_s = max(0, properties.message_expiry_interval_s - waited_s)
         properties = msgspec.structs.replace(properties, message_expiry_interval_s=left_s)
     if delivery.subscription_identifiers:  # [MQTT-3.3.4-3]

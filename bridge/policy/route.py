@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, Literal
 
-from bridge.message import Message
+from bridge.message import Jumps, Message, age_ns
 from bridge.policy.batch import BatchLimits
 from bridge.policy.template import FIELDS, Template
 from bridge.topic import LEVELS_MAX, Pattern
@@ -21,10 +21,6 @@ WhenFull = Literal["refuse", "drop_oldest", "drop_newest"]
 # An address is remembered per topic. A device that makes up topics without end must not make this grow
 # without end, and a plant has seldom more topics than this.
 ADDRESSES_MAX: Final = 4096
-
-# A gateway without a battery starts in 1970 or thereabouts and jumps decades ahead when it hears of the
-# time. What was received before 2020 was stamped by such a clock: its age is unknown, and unknown is not old.
-CLOCK_PLAUSIBLE_NS: Final = 1_577_836_800 * 1_000_000_000
 
 
 def check_level_names(pattern: Pattern) -> None:
@@ -122,21 +118,20 @@ class Route:
             self._addresses[topic] = address
         return address
 
-    def expired(self, message: Message, now_ns: int) -> bool:
+    def expired(self, message: Message, now_ns: int, jumps: Jumps = ()) -> bool:
         """Whether it is too late to send: older than `max_age_s` or than the publisher set [MQTT-3.3.2-5].
 
-        `now_ns` is the clock that stamped `received_ns`. Where that clock stands before
-        the message was received, or had not been set then, nothing expires.
+        `now_ns` is the clock that stamped `received_ns`, and `jumps` how it was set since.
         """
         expiry_s = message.properties.message_expiry_interval_s if message.properties is not None else None
         if self.max_age_s is None and expiry_s is None:
             return False
-        if message.received_ns < CLOCK_PLAUSIBLE_NS or now_ns < message.received_ns:
+        age = age_ns(message.received_ns, now_ns, jumps)
+        if not age:
             return False
-        age_ns = now_ns - message.received_ns
-        if expiry_s is not None and age_ns >= expiry_s * 1_000_000_000:
+        if expiry_s is not None and age >= expiry_s * 1_000_000_000:
             return True
-        return self.max_age_s is not None and age_ns >= self.max_age_s * 1_000_000_000
+        return self.max_age_s is not None and age >= self.max_age_s * 1_000_000_000
 
     def __repr__(self) -> str:
         filters = ", ".join(pattern.topic_filter for pattern in self.patterns)

@@ -20,9 +20,9 @@ import struct
 from functools import lru_cache
 from typing import Final
 
-from bridge.message import Properties
+from bridge.message import CLOCK_PLAUSIBLE_NS, Properties
 from bridge.sinks.base import Outgoing
-from bridge.sinks.metadata import rfc3339
+from bridge.sinks.metadata import CLOCK_UNSET, rfc3339
 
 __all__ = ["Unsendable", "publish_frames"]
 
@@ -68,6 +68,11 @@ def publish_frames(outgoing: Outgoing, exchange: str, frame_max: int) -> list[by
         _long_value(rfc3339(message.received_ns).encode()),
     ]
     flags = _HEADERS | _DELIVERY_MODE | _MESSAGE_ID | _TIMESTAMP
+    stamp = _u64.pack(max(0, message.received_ns // 1_000_000_000))
+    if message.received_ns < CLOCK_PLAUSIBLE_NS:
+        # A consumer may sort or drop by the timestamp: better none than that of a clock not yet set.
+        flags, stamp = flags & ~_TIMESTAMP, b""
+        headers.append(_UNSET)
     before, after = b"", b""
     if message.properties is not None:
         flags, before, after = _properties(message.properties, flags, headers)
@@ -82,7 +87,7 @@ def publish_frames(outgoing: Outgoing, exchange: str, frame_max: int) -> list[by
             _PERSISTENT,
             after,
             _short(outgoing.id.encode(), "message id"),
-            _u64.pack(max(0, message.received_ns // 1_000_000_000)),
+            stamp,
         )
     )
     if len(head) + FRAME_OVERHEAD > frame_max:
@@ -191,3 +196,4 @@ def _name(name: str) -> bytes:
 
 
 _RECEIVED_AT: Final = _name("received_at")
+_UNSET: Final = _name("clock") + _long_value(CLOCK_UNSET.encode())

@@ -1,21 +1,24 @@
 """What goes with a payload: the names by which a far end reads them, and time as text.
 
 The names are those of the MQTT 5 specification and of `bridge.message`; what a
-message does not have is left out.
+message does not have is left out. What came before the clock was set has `clock: unset`:
+its `received_at` still tells how far apart such messages came, and nothing else.
 """
 
 from __future__ import annotations
 
 import time
 from functools import lru_cache
+from typing import Final
 
 import msgspec
 
-from bridge.message import Properties
+from bridge.message import CLOCK_PLAUSIBLE_NS, Properties
 from bridge.sinks.base import Outgoing
 
-__all__ = ["Metadata", "metadata", "rfc3339"]
+__all__ = ["CLOCK_UNSET", "Metadata", "metadata", "rfc3339"]
 
+CLOCK_UNSET: Final = "unset"
 _NONE = Properties()
 
 
@@ -35,6 +38,7 @@ class Metadata(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     response_topic: str | None = None
     correlation_data: bytes | None = None
     user_properties: tuple[tuple[str, str], ...] = ()
+    clock: str = ""  # "unset" where `received_at` is that of a clock nobody had set yet
 
 
 def metadata(outgoing: Outgoing) -> Metadata:
@@ -55,6 +59,7 @@ def metadata(outgoing: Outgoing) -> Metadata:
         p.response_topic,
         p.correlation_data,
         p.user_properties,
+        "" if message.received_ns >= CLOCK_PLAUSIBLE_NS else CLOCK_UNSET,
     )
 
 

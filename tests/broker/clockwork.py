@@ -164,9 +164,16 @@ class ClockworkHouse:
         self.loop = ClockworkLoop()
         self.mistakes: list[dict[str, Any]] = []  # exceptions that nobody caught
         self.loop.set_exception_handler(lambda _, context: self.mistakes.append(context))
-        self._clock = mock.patch("time.time_ns", self.wall_clock_ns)
-        self._clock.start()
+        self._clocks = [
+            mock.patch("time.time_ns", self.wall_clock_ns),
+            mock.patch("time.clock_gettime_ns", self._steady_ns),
+        ]
+        for clock in self._clocks:
+            clock.start()
         self.start()
+
+    def _steady_ns(self, clock: int) -> int:
+        return self.wall_clock_ns()
 
     def wall_clock_ns(self) -> int:
         return WALL_CLOCK_NS + int(self.loop.now_s * 10**9)
@@ -218,5 +225,6 @@ class ClockworkHouse:
             self.stop()
             self.loop.close()
         finally:
-            self._clock.stop()
+            for clock in self._clocks:
+                clock.stop()
             shutil.rmtree(self._folder)

@@ -1,7 +1,6 @@
 """PUBLISH and its answers as 3.1.1 and 5 ask for them: tests that rows of the clause tables name."""
 
 import itertools
-import time
 
 import pytest
 
@@ -10,6 +9,7 @@ from bridge.mqtt.packet import Puback, Pubcomp, Publish, Pubrec, Pubrel, Subscri
 from bridge.mqtt.reason import ReasonCode
 from tests.broker.test_clauses_connect import Clock, both, lasting, payloads
 from tests.gateway import sink_of, until
+from tests.passing import pass_time
 
 
 async def retained(house, version, topic, payload, qos=1):
@@ -200,8 +200,7 @@ async def test_an_exchange_that_was_begun_goes_on_although_its_message_has_expir
     device.send(Pubrec(three.packet_id))
     await device.expect(Pubrel)
     device.drop()
-    now_ns = time.time_ns
-    monkeypatch.setattr("time.time_ns", lambda: now_ns() + 3600 * 10**9)
+    pass_time(monkeypatch, 3600)
     device = await house.connect(**lasting(5))
     again = [await device.next() for _ in range(3)]
     assert [(type(each), each.packet_id) for each in again] == [

@@ -1,7 +1,6 @@
 """CONNECT to DISCONNECT: take-over, wills, keep-alive, deadlines, sessions and their end."""
 
 import re
-import time
 
 import pytest
 
@@ -10,6 +9,7 @@ from bridge.mqtt.packet import Connect, Disconnect, Puback, Publish, Subscriptio
 from bridge.mqtt.reason import ReasonCode
 from bridge.store import Spool
 from tests.gateway import sink_of, until
+from tests.passing import pass_time
 
 
 class Clock:
@@ -290,8 +290,7 @@ async def test_a_session_that_was_on_line_when_the_house_fell_lives_on(bare, mon
     spool = Spool.open(str(bare.folder / "spool"), 16 << 20)
     spool.sessions.put("device", stored)
     await spool.close()
-    now_ns = time.time_ns
-    monkeypatch.setattr("time.time_ns", lambda: now_ns() + 3 * 3600 * 10**9)
+    pass_time(monkeypatch, 3 * 3600)
     await bare.start()
     assert (await bare.connect(clean=False, expiry_s=3600)).connack.session_present
 

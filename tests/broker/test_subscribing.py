@@ -1,7 +1,5 @@
 """SUBSCRIBE and its options, retained messages, topic aliases, sizes."""
 
-import time
-
 import pytest
 
 from bridge.message import Properties
@@ -19,6 +17,7 @@ from bridge.mqtt.packet import (
 )
 from bridge.mqtt.reason import ReasonCode
 from tests.gateway import sink_of, until
+from tests.passing import pass_time
 
 
 async def test_no_local_keeps_a_device_from_hearing_itself(house):
@@ -85,8 +84,7 @@ async def test_a_retained_message_that_has_expired_spends_no_identifier(house, m
         about = Properties(message_expiry_interval_s=lasts_s)
         device.publish(topic, topic.encode(), 1, packet_id, retain=True, properties=about)
         await device.expect(Puback)
-    real = time.time_ns
-    monkeypatch.setattr("time.time_ns", lambda: real() + 2_000_000_000)
+    pass_time(monkeypatch, 2)
     await device.subscribe("t/#")
     delivered = await device.expect(Publish)
     assert (delivered.topic, delivered.packet_id) == ("t/b", 1)

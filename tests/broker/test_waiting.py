@@ -1,7 +1,6 @@
 """What waits for a device: in order, within bounds, and across restarts."""
 
 import asyncio
-import time
 
 import pytest
 
@@ -10,6 +9,7 @@ from bridge.mqtt.packet import Connack, Connect, Puback, Publish, Suback, Subscr
 from bridge.store.log import NOTE_BYTES_MAX
 from tests.broker.device import Device
 from tests.gateway import Gateway, until
+from tests.passing import pass_time
 
 
 async def sleeping(house, name="device", *filters, qos=1):
@@ -147,8 +147,7 @@ async def test_a_message_whose_time_is_over_is_not_delivered_and_one_whose_time_
             "a", b"%d" % expiry_s, 1, packet_id, properties=Properties(message_expiry_interval_s=expiry_s)
         )
     await sender.several(Puback, 2)
-    now_ns = time.time_ns
-    monkeypatch.setattr("time.time_ns", lambda: now_ns() + 30 * 10**9)
+    pass_time(monkeypatch, 30)
     device = await house.connect(clean=False, expiry_s=1000)
     got = await device.expect(Publish)
     assert got.payload == b"100"

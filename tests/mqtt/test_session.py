@@ -8,6 +8,7 @@ from bridge.mqtt.packet import Pubcomp, Publish, Pubrel, Will
 from bridge.mqtt.session import EXPIRY_NEVER_S, NO_TOKEN, Arrival, Session
 
 SECOND = 1_000_000_000
+TODAY_S = 1_800_000_000
 
 
 def message(token: int, **fields) -> Message:
@@ -354,7 +355,9 @@ def test_every_token_is_settled_once_and_the_window_is_never_exceeded(steps, rec
 
 
 def expiring(seconds: int) -> Message:
-    return message(1, received_ns=100 * SECOND, properties=Properties(message_expiry_interval_s=seconds))
+    return message(
+        1, received_ns=(TODAY_S + 100) * SECOND, properties=Properties(message_expiry_interval_s=seconds)
+    )
 
 
 @pytest.mark.parametrize(
@@ -365,7 +368,7 @@ def test_the_expiry_interval_tells_what_is_left(now_s, left_s):
     session = Session("c")
     session.reconnect(0)
     session.offer(1, 1, message=expiring(10))
-    (packet,) = session.take(int(now_s * SECOND))
+    (packet,) = session.take(int((TODAY_S + now_s) * SECOND))
     assert packet.properties == Properties(message_expiry_interval_s=left_s)
 
 
@@ -373,7 +376,7 @@ def test_what_has_expired_is_settled_and_not_sent():
     session = Session("c")
     session.reconnect(0)
     session.offer(1, 1, message=expiring(10))
-    assert session.take(110 * SECOND + 1) == []
+    assert session.take((TODAY_S + 110) * SECOND + 1) == []
     assert (session.taken, session.oldest()) == (1, None)
 
 
@@ -383,15 +386,15 @@ def test_what_has_expired_has_spent_its_identifier():
     session.offer(1, 1, message=expiring(1))
     session.offer(2, 0, message=expiring(1))
     session.offer(3, 1, message=message(3))
-    assert ids(session.take(105 * SECOND)) == [2]
+    assert ids(session.take((TODAY_S + 105) * SECOND)) == [2]
 
 
 def test_what_was_begun_is_repeated_even_when_it_has_expired():
     session = Session("c")
     session.reconnect(0)
     session.offer(1, 1, message=expiring(10))
-    session.take(100 * SECOND)
-    (packet,) = session.reconnect(500 * SECOND)
+    session.take((TODAY_S + 100) * SECOND)
+    (packet,) = session.reconnect((TODAY_S + 500) * SECOND)
     assert packet.properties.message_expiry_interval_s == 0
 
 
