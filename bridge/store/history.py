@@ -22,7 +22,6 @@ from bisect import bisect_right
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from bridge.policy.route import CLOCK_PLAUSIBLE_NS
 from bridge.store.files import Files
 
 if TYPE_CHECKING:
