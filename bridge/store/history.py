@@ -22,6 +22,7 @@ from bisect import bisect_right
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+from bridge.message import CLOCK_PLAUSIBLE_NS
 from bridge.store.files import Files
 
 if TYPE_CHECKING:
