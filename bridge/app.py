@@ -34,6 +34,8 @@ from bridge.config.routes import build_routes
 from bridge.errors import BridgeError, ConfigError
 from bridge.forward.forwarder import Forwarder
 from bridge.forward.keeper import Keeper
+from bridge.forward.orders import Desk
+from bridge.forward.replay import Replays
 from bridge.forward.room import Room
 from bridge.observe import notify
 from bridge.observe.status import MqttStatus, RouteStatus, SinkStatus, Status, StoreStatus
@@ -77,6 +79,7 @@ class Gateway:
         async with AsyncExitStack() as stack:
             store = config.store
             self.spool = Spool.open(str(store.path), store.max_bytes, self._files, store.keep or 0.0)
+            self.spool.uplink.history.age_s = self.clock.age_s
             stack.push_async_callback(self.spool.close)
             stack.push_async_callback(self._stop_tasks)
             for name, sink in config.sinks.items():
@@ -117,6 +120,9 @@ class Gateway:
             )
             stack.push_async_callback(self.broker.stop)
             self._last("history", self._let_history_go)
+            desk = Desk(self.spool.path, self._files)
+            replays = Replays(desk, self.forwarders, self.keepers, self.spool.uplink, config.gateway)
+            self._last("replays", replays.run)
             allow_descriptors(config.broker_limits.connections_max)
             for model in config.listeners:
                 door, place = build_door(config, model), build_place(config, model)

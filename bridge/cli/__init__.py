@@ -294,6 +294,32 @@ def spool_export(
     _print_stored(config, state, route, everything, topic, since, until, dead, as_json=True)
 
 
+@app.command()
+def replay(
+    route: Annotated[str, typer.Option(metavar="ROUTE", help="Whose messages.")],
+    since: Annotated[
+        str, typer.Option(metavar="WHEN", help="Arrived since then: 2h, or 2026-03-01T06:00:00Z.")
+    ],
+    config: Config = None,
+    until: Until = None,
+    to: Annotated[
+        str | None, typer.Option(metavar="SINK", help="To this sink instead.", show_default=False)
+    ] = None,
+    state: State = None,
+    wait: Annotated[bool, typer.Option(help="Wait until all is sent; Ctrl-C stops it.")] = True,
+) -> None:
+    """Ask the running gateway to send kept history once more, marked as replayed."""
+    import time
+
+    from bridge.cli.replay import replay as ask
+    from bridge.forward.orders import Order
+
+    since_ns, until_ns = _moments(since, until)
+    assert since_ns is not None
+    order = Order(route, since_ns, time.time_ns() if until_ns is None else until_ns, to or "")
+    raise typer.Exit(ask(config, state, order, wait=wait))
+
+
 def _print_stored(
     config: Path | None,
     state: Path | None,

@@ -19,8 +19,8 @@ __all__ = ["for_people", "for_programs", "payload_for_people"]
 # A terminal is for looking; whoever needs all of a large payload asks for JSON.
 SHOWN_BYTES_MAX: Final = 2048
 
-# Of the metadata, what every message has; the rest are MQTT 5 properties, there or not.
-_ALWAYS: Final = ("id", "topic", "qos", "retain", "received_at", "address", "publisher")
+# Of the metadata, what any message has; the rest are MQTT 5 properties, there or not.
+_ALWAYS: Final = ("id", "topic", "qos", "retain", "received_at", "address", "publisher", "clock", "replayed")
 
 
 def for_people(received: Received, now_ns: int) -> str:

@@ -67,6 +67,8 @@ def publish_frames(outgoing: Outgoing, exchange: str, frame_max: int) -> list[by
         _RECEIVED_AT,
         _long_value(rfc3339(message.received_ns).encode()),
     ]
+    if outgoing.replayed:
+        headers.append(_REPLAYED)
     flags = _HEADERS | _DELIVERY_MODE | _MESSAGE_ID | _TIMESTAMP
     stamp = _u64.pack(max(0, message.received_ns // 1_000_000_000))
     if message.received_ns < CLOCK_PLAUSIBLE_NS:
@@ -197,3 +199,4 @@ def _name(name: str) -> bytes:
 
 _RECEIVED_AT: Final = _name("received_at")
 _UNSET: Final = _name("clock") + _long_value(CLOCK_UNSET.encode())
+_REPLAYED: Final = _name("replayed") + b"t\x01"

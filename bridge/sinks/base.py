@@ -40,12 +40,14 @@ class Outgoing(msgspec.Struct, frozen=True, gc=False):
 
     `id` is `<gateway>/<epoch>/<sequence>`, the same however often it is sent;
     `address` is what the route's template made of it: a queue or routing key for
-    AMQP, free text for ZeroMQ.
+    AMQP, free text for ZeroMQ. `replayed`: it was delivered before, and somebody asked for
+    it once more; the far end is told.
     """
 
     id: str
     address: str
     message: Message
+    replayed: bool = False
 
 
 class Refusal(msgspec.Struct, frozen=True):

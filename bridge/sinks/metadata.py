@@ -39,6 +39,7 @@ class Metadata(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     correlation_data: bytes | None = None
     user_properties: tuple[tuple[str, str], ...] = ()
     clock: str = ""  # "unset" where `received_at` is that of a clock nobody had set yet
+    replayed: bool = False
 
 
 def metadata(outgoing: Outgoing) -> Metadata:
@@ -60,6 +61,7 @@ def metadata(outgoing: Outgoing) -> Metadata:
         p.correlation_data,
         p.user_properties,
         "" if message.received_ns >= CLOCK_PLAUSIBLE_NS else CLOCK_UNSET,
+        outgoing.replayed,
     )
 
 

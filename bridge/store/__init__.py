@@ -9,6 +9,7 @@
     ├── downlink/                   messages on their way to sleeping devices
     ├── dead/                       messages the cloud refused for good, each with its reason
     ├── tables/                     sessions.tab, retained.tab, marks.tab
+    ├── replays/                    orders to send history again, see bridge.forward.orders
     └── damaged/                    copies of what was cut off or skipped
 
 All integers are little-endian.
@@ -48,7 +49,7 @@ Recovery, at every start, the same after a clean stop and a power cut:
 
 A segment's records end where the next one says that it follows, so bytes that a
 failed commit left behind never count. Segments wholly before the lowest cursor
-are unlinked.
+are unlinked, or first kept for a while as history (`bridge.store.history`).
 """
 
 from bridge.store.commit import Committer

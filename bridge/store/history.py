@@ -11,7 +11,7 @@ the oldest history goes as well, and a commit that meets a full disk makes its r
 there. It does so in its thread, by the names alone; `settled` brings the log to know.
 
 How old a message is says a wall clock. One that was stamped before the clock was set
-has no known age, and unknown is not old.
+has no known age, and unknown is not old (`bridge.message.age_ns`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from bisect import bisect_right
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from bridge.message import CLOCK_PLAUSIBLE_NS
+from bridge.message import age_ns
 from bridge.store.files import Files
 
 if TYPE_CHECKING:
@@ -36,17 +36,21 @@ FREE_SEGMENTS: Final = 2  # how many more must find room on the disk beside a hi
 FREE_BYTES: Final = 1 << 20  # and the tables
 
 
+def _age_s(received_ns: int) -> float:
+    return age_ns(received_ns, time.time_ns()) / 1e9
+
+
 class History:
     """The history of one log; it keeps nothing until `keep_s` is set."""
 
-    def __init__(self, log: Log, files: Files, now_ns: Callable[[], int] = time.time_ns) -> None:
+    def __init__(self, log: Log, files: Files) -> None:
         self.keep_s = 0.0
         self.end = 0  # everything in segments before this has been passed by everyone
-        self.now_ns = now_ns
+        self.age_s: Callable[[int], float] = _age_s  # the house has a clock that knows of jumps
         self._log = log
         self._files = files
-        self._looked_at = -1  # for which segment `_young_until_ns` holds
-        self._young_until_ns = 0
+        self._looked_at = -1  # behind which segment the message of `_received_ns` lies
+        self._received_ns = 0
 
     @property
     def bytes(self) -> int:
@@ -67,10 +71,8 @@ class History:
         if self._looked_at != next_base:
             self._looked_at = next_base
             found = self._log.read(next_base, 1)
-            received_ns = found[0].message.received_ns if found else self.now_ns()
-            known = received_ns >= CLOCK_PLAUSIBLE_NS
-            self._young_until_ns = received_ns + round(self.keep_s * 1e9) if known else 1 << 63
-        return self.now_ns() < self._young_until_ns
+            self._received_ns = found[0].message.received_ns if found else 0
+        return self.age_s(self._received_ns) < self.keep_s
 
     def make_way(self, bytes_max: int) -> None:
         """Let go of the oldest, until the log takes `bytes_max` bytes or no history is left."""

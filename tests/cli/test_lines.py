@@ -47,6 +47,15 @@ def test_json_holds_everything():
     }
 
 
+def test_json_says_of_a_replayed_message_that_it_is_one():
+    message = Message("plant/a/7", b"21.5", received_ns=AT)
+    meta = msgspec.json.decode(msgspec.json.encode(metadata(Outgoing("i", "a", message, replayed=True))))
+    told = json.loads(for_programs(Received("i", "plant/a/7", "a", b"21.5", meta)))
+    assert told["replayed"] is True
+    assert told["properties"] == {}
+    assert "replayed" not in json.loads(for_programs(received()))
+
+
 @given(st.binary() | st.text().map(str.encode), st.text(min_size=1))
 def test_any_payload_and_topic_come_back_from_one_ascii_line(payload, topic):
     line = for_programs(received(payload, topic))

@@ -116,5 +116,11 @@ def test_an_expiry_that_rabbitmq_cannot_take_stays_a_header(seconds: int, expira
     assert header.headers["message_expiry_interval_s"] == seconds
 
 
+def test_a_replayed_message_says_so_and_no_other_does() -> None:
+    again = msgspec.structs.replace(BASE, replayed=True)
+    assert read(publish_frames(again, "", FRAME_MAX))[1].headers["replayed"] is True
+    assert "replayed" not in read(publish_frames(BASE, "", FRAME_MAX))[1].headers
+
+
 def test_time_keeps_its_nanoseconds() -> None:
     assert rfc3339(1) == "1970-01-01T00:00:00.000000001Z"

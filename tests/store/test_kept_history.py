@@ -7,7 +7,7 @@ import os
 import pytest
 
 from bridge.errors import StoreFull
-from bridge.message import Message
+from bridge.message import Message, age_ns
 from bridge.store import Spool
 from bridge.store.files import Files
 from bridge.store.history import History
@@ -56,7 +56,7 @@ class Plant:
     def open(self):
         self.spool = Spool.open(str(self.folder), QUOTA, self.disk, self.keep_s)
         self.log = self.spool.uplink
-        self.log.history.now_ns = lambda: self.now_ns
+        self.log.history.age_s = lambda received_ns: age_ns(received_ns, self.now_ns) / 1e9
         self.route = self.log.cursor("route")
 
     async def take(self, count=1, delivered=True, received_ns=None):
