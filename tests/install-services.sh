@@ -34,6 +34,11 @@ all)
     there mosquitto || need mosquitto
     there mosquitto_pub || need mosquitto-clients
     there strace || need strace
+    there mkfs.xfs || need xfsprogs
+    there mkfs.ext4 || need e2fsprogs
+    there gcc || need gcc
+    # Without its headers gcc compiles nothing.
+    [ -e /usr/include/stdlib.h ] || need libc6-dev
     there systemd-analyze || need systemd
     # A node from elsewhere brings its own npm, and Debian's npm would drag in a second node.
     there node || { need nodejs; there npm || need npm; }

@@ -1,0 +1,72 @@
+"""File systems of the tests' own: small, or such that a moment of them can be kept."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.servers import binary, missing
+
+__all__ = ["PluggedDisk", "mounted", "run"]
+
+
+def run(*command: str | Path) -> None:
+    """Run a command; what it says is the error where it fails."""
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    if done.returncode:
+        raise RuntimeError(f"{command[0]}: {done.stderr.strip()}")
+
+
+@contextlib.contextmanager
+def mounted(place: Path, *what: str | Path) -> Iterator[Path]:
+    """`mount WHAT PLACE` while inside; the test ends as `missing` says where that is forbidden."""
+    if os.geteuid():
+        missing("root, to mount a file system")
+    place.mkdir(exist_ok=True)
+    try:
+        run("mount", *what, place)
+    except RuntimeError as error:
+        missing(f"the right to mount ({error})")
+    try:
+        yield place
+    finally:
+        run("umount", "--lazy", place)
+
+
+class PluggedDisk:
+    """A disk with ext4 on it whose plug can be pulled again and again, while it goes on.
+
+    It is a file in an XFS file system, so `keep` can write down what is on the disk at
+    one moment: a copy that shares all its blocks is made at one stroke. What the kernel
+    holds for the disk and has not sent to it is not in it, nor is what ext4 has only
+    in its journal's memory: just as when the power goes.
+    """
+
+    SIZE = "192M"
+
+    def __init__(self, folder: Path, rooms: contextlib.ExitStack) -> None:
+        self._folder = folder
+        pool = folder / "pool.img"
+        run("truncate", "-s", "2G", pool)
+        run(binary("mkfs.xfs"), "-q", "-m", "reflink=1", pool)
+        self._pool = rooms.enter_context(mounted(folder / "pool", "-o", "loop", pool))
+        self._disk = self._pool / "disk.img"
+        run("truncate", "-s", self.SIZE, self._disk)
+        run(binary("mkfs.ext4"), "-q", "-F", "-m", "0", self._disk)
+        self.path = rooms.enter_context(mounted(folder / "disk", "-o", "loop", self._disk))
+
+    def keep(self, image: Path) -> None:
+        """Write down what is on the disk now."""
+        run("cp", "--reflink=always", self._disk, image)
+
+    @contextlib.contextmanager
+    def found(self, image: Path) -> Iterator[Path]:
+        """What somebody finds who plugs it in again; afterwards the image is gone."""
+        try:
+            with mounted(self._folder / "found", "-o", "loop", image) as place:
+                yield place
+        finally:
+            image.unlink()
