@@ -1,7 +1,8 @@
 """SIGKILL at any moment, with the configuration that runs when nobody writes one (D1).
 
 Devices publish with QoS 1 and 2 all the time, a receiver comes, goes and is
-killed, and a sleeper's session waits for its own messages.
+killed, a sleeper's session waits for its own messages, and a listener hears the rest
+as they come.
 """
 
 from __future__ import annotations
@@ -12,14 +13,18 @@ from pathlib import Path
 
 import pytest
 
+from bridge.broker.limits import Limits
 from bridge.forward.forwarder import BATCHES_IN_FLIGHT
+from bridge.mqtt.packet import Subscription
 from bridge.policy.batch import BatchLimits
-from tests.house.device import Device, Sleeper
+from tests.gateway import until
+from tests.house.device import Device, Listener, Sleeper
 from tests.house.receiver import FarEnd
 from tests.house.shipped import Shipped
 from tests.house.verdict import judge
 
 ENDLESS = 10_000_000
+IN_FLIGHT_TO_DEVICE = Limits().window_max
 IN_FLIGHT_MAX = BATCHES_IN_FLIGHT * BatchLimits().messages
 WAKES_EVERY = 20  # rounds: less than a session may keep, by a margin
 
@@ -28,7 +33,7 @@ WAKES_EVERY = 20  # rounds: less than a session may keep, by a margin
     ("rounds", "seed"),
     [
         pytest.param(20, 1, id="20-rounds"),
-        pytest.param(250, 2, id="250-rounds", marks=[pytest.mark.long, pytest.mark.timeout(1800)]),
+        pytest.param(500, 2, id="500-rounds", marks=[pytest.mark.long, pytest.mark.timeout(3000)]),
     ],
 )
 async def test_given_sigkills_at_random_moments_then_no_acknowledged_message_is_lost(
@@ -43,10 +48,15 @@ async def test_given_sigkills_at_random_moments_then_no_acknowledged_message_is_
         Device("alarms", gateway.port, ENDLESS, 15, topic="alarm/alarms"),
     ]
     sleeper = Sleeper("sleeper", gateway.port, "alarm/#")
+    listener = Listener(
+        "listener", gateway.port, Subscription("plant/once/#", 1), Subscription("plant/twice/#", 2)
+    )
     alarms = devices[-1]
     far_end_kills = 0
     gateway.start()
     await sleeper.subscribe()
+    listening = asyncio.create_task(listener.run())
+    await listener.subscribed.wait()
     running = [asyncio.create_task(device.run()) for device in devices]
     try:
         for number in range(rounds):
@@ -60,7 +70,7 @@ async def test_given_sigkills_at_random_moments_then_no_acknowledged_message_is_
             await asyncio.sleep(luck.uniform(0, 0.5))
             gateway.kill()
             await asyncio.to_thread(gateway.start)
-            for task in running:
+            for task in (*running, listening):
                 assert not task.done(), task.result()
             if number % WAKES_EVERY == WAKES_EVERY - 1:
                 missing = await sleeper.collect({f"alarms:{each}" for each in alarms.acknowledged})
@@ -74,10 +84,12 @@ async def test_given_sigkills_at_random_moments_then_no_acknowledged_message_is_
         await asyncio.to_thread(far_end.wait_for, acknowledged)
         missing = await sleeper.collect({f"alarms:{each}" for each in alarms.acknowledged})
         assert not missing, f"{len(missing)} messages for the sleeper are lost"
+        heard = {one for one in acknowledged if not one.startswith("alarms:")}
+        await until(lambda: heard <= listener.fresh.keys(), 60)
         status = gateway.status()
         assert gateway.stop() == 0
     finally:
-        for task in running:
+        for task in (*running, listening):
             task.cancel()
         gateway.kill()
         far_end.kill()
@@ -85,9 +97,15 @@ async def test_given_sigkills_at_random_moments_then_no_acknowledged_message_is_
     assert len(acknowledged) > rounds * 20, "too little was under way for this to mean anything"
     assert verdict.repeated <= (rounds + far_end_kills) * IN_FLIGHT_MAX
     assert status["dead_letters"] == status["routes"]["default"]["lost"] == 0
+    for device in devices[:2]:
+        for number, sent in device.sent.items():
+            # Two messages without DUP are two messages: the device must have sent it twice.
+            assert listener.fresh[f"{device.name}:{number}"] <= sent
+    assert listener.again.total() <= rounds * IN_FLIGHT_TO_DEVICE
     again = sum(sleeper.received.values()) - len(sleeper.received)
     told = gateway.output()
     assert "Traceback" not in told
     print(
-        f"{rounds} kills, {len(acknowledged):,} acknowledged, 0 lost; {verdict}; {again} again to the sleeper"
+        f"{rounds} kills, {len(acknowledged):,} acknowledged, 0 lost; {verdict}; {again} again to the"
+        f" sleeper, {listener.again.total()} to the listener"
     )

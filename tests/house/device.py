@@ -28,7 +28,7 @@ from bridge.mqtt.packet import (
     Subscription,
 )
 
-__all__ = ["Device", "Sleeper", "read_packets"]
+__all__ = ["Device", "Listener", "Sleeper", "read_packets"]
 
 WINDOW = 50  # PUBLISH packets unanswered at once
 RECONNECT_S = 0.05
@@ -171,6 +171,69 @@ class Sleeper:
             self.received[packet.payload.decode()] += 1
             if packet.qos == 1:
                 writer.write(codec.encode(Puback(packet.packet_id), 4))
+
+
+class Listener:
+    """A device with a session that is there all the time, and comes back whenever it is cut off.
+
+    `fresh` counts, for each payload, the messages it took for new: those without DUP,
+    and with QoS 2 those whose packet identifier it did not hold. `again` counts the
+    others with QoS 1.
+    """
+
+    def __init__(self, name: str, port: int, *subscriptions: Subscription) -> None:
+        self.fresh: Counter[str] = Counter()
+        self.again: Counter[str] = Counter()
+        self.subscribed = asyncio.Event()
+        self._name = name
+        self._port = port
+        self._subscribe = Subscribe(1, subscriptions)
+        self._held: set[int] = set()
+
+    async def run(self) -> None:
+        """Listen until cancelled."""
+        while True:
+            with contextlib.suppress(OSError, EOFError):
+                reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
+                try:
+                    await self._listen(reader, writer)
+                finally:
+                    writer.close()
+            await asyncio.sleep(RECONNECT_S)
+
+    async def _listen(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        framer = Framer(4)
+        writer.write(codec.encode(Connect(self._name, clean_start=False, keep_alive_s=60), 4))
+        [connack, *packets] = await read_packets(reader, framer)
+        assert isinstance(connack, Connack)
+        assert connack.session_present or not self.subscribed.is_set(), "the session is gone"
+        if not self.subscribed.is_set():
+            writer.write(codec.encode(self._subscribe, 4))
+        while True:
+            for packet in packets:
+                self._take(writer, packet)
+            await writer.drain()
+            packets = await read_packets(reader, framer)
+
+    def _take(self, writer: asyncio.StreamWriter, packet: Packet) -> None:
+        match packet:
+            case Suback():
+                self.subscribed.set()
+            case Publish(qos=1):
+                payload = packet.payload.decode()
+                # One that was on its way when the gateway died is the first we see of it.
+                (self.again if packet.dup and payload in self.fresh else self.fresh)[payload] += 1
+                writer.write(codec.encode(Puback(packet.packet_id), 4))
+            case Publish(qos=2):
+                if packet.packet_id not in self._held:
+                    self._held.add(packet.packet_id)
+                    self.fresh[packet.payload.decode()] += 1
+                writer.write(codec.encode(Pubrec(packet.packet_id), 4))
+            case Pubrel(packet_id):
+                self._held.discard(packet_id)
+                writer.write(codec.encode(Pubcomp(packet_id), 4))
+            case _:
+                raise AssertionError(f"nobody asked for {packet}")
 
 
 async def read_packets(reader: asyncio.StreamReader, framer: Framer) -> list[Packet]:
