@@ -34,6 +34,7 @@ from bridge.config.routes import build_routes
 from bridge.errors import BridgeError, ConfigError
 from bridge.forward.forwarder import Forwarder
 from bridge.forward.keeper import Keeper
+from bridge.forward.mover import Mover
 from bridge.forward.orders import Desk
 from bridge.forward.replay import Replays
 from bridge.forward.room import Room
@@ -103,6 +104,7 @@ class Gateway:
                 # The count first: it has to stay ahead of what is sent and let go.
                 self._last(f"count {forwarder.route.name}", forwarder.count_backlog)
                 self._last(f"route {forwarder.route.name}", forwarder.run)
+            self._last("mover", Mover(self.spool.uplink, self.forwarders, self.spool.committer).run)
             await asyncio.sleep(0)  # one turn, in which a sink finds out that its port is taken
             if self.failed.done():
                 self.failed.result()

@@ -32,7 +32,7 @@ from bridge.forward.keeper import Keeper
 from bridge.policy.batch import Batch
 from bridge.policy.route import Route
 from bridge.sinks.base import Outgoing, Refusal
-from bridge.store import Committer, Entry, Log, Window
+from bridge.store import Committer, Entry, Log, Reader, Window
 
 __all__ = ["DeadLetter", "Forwarder"]
 
@@ -87,13 +87,13 @@ class Forwarder:
     ) -> None:
         self.route = route
         self.keeper = keeper
-        self.cursor = uplink.cursor(route.name)
+        self.reader = Reader(uplink, route.name)
+        self.cursor = self.reader.cursor
         self.delivered = 0
         self.refused = 0
         self.expired = 0
         self.lost = 0
         self.waiting_at_start: int | None = None
-        self._log = uplink
         self._dead = dead
         self._committer = committer
         self._clock = clock or Clock()
@@ -123,7 +123,7 @@ class Forwarder:
             return self._in_flight[0].entries[0].message.received_ns
         if self._batch:
             return self._batch.entries[0].message.received_ns
-        for entry in self._log.read(max(self._position, self.cursor.position), _SCAN_MESSAGES):
+        for entry in self.reader.read(max(self._position, self.cursor.position), _SCAN_MESSAGES):
             if self.route.wants(entry.message.topic):
                 return entry.message.received_ns
         return 0
@@ -135,7 +135,9 @@ class Forwarder:
         """
         self._counted, self._waiting = self.cursor.position, self.left
         try:
-            while self._counted < self._start and (entries := self._log.read(self._counted, _SCAN_MESSAGES)):
+            while self._counted < self._start and (
+                entries := self.reader.read(self._counted, _SCAN_MESSAGES)
+            ):
                 self._count(entry for entry in entries if entry.end <= self._start)
                 self._counted = entries[-1].end
                 await asyncio.sleep(0)
@@ -199,7 +201,7 @@ class Forwarder:
                 if len(self._stale) >= _STALE_MAX and self._in_flight:
                     return None
                 room = limits.bytes - batch.body_bytes
-                if entries := self._log.read(position, limits.messages - len(batch), room):
+                if entries := self.reader.read(position, limits.messages - len(batch), room):
                     scanned += len(entries)
                     self._take(entries, now_s)
                     continue
@@ -329,8 +331,7 @@ class Forwarder:
 
     def _save(self) -> None:
         if self._window.mark > self.cursor.position:
-            self.cursor.save(self._window.mark)
-            self._log.trim()
+            self.reader.save(self._window.mark)
 
     def let_go(self, end: int) -> None:
         """Give up what lies before `end` and is not under way; counted as lost."""
@@ -342,7 +343,7 @@ class Forwarder:
         self.expired += sum(position < end for position in self._stale)
         self._stale = [position for position in self._stale if position >= end]
         position = max(self._position, self.cursor.position)
-        while position < end and (entries := self._log.read(position, _SCAN_MESSAGES)):
+        while position < end and (entries := self.reader.read(position, _SCAN_MESSAGES)):
             position = entries[-1].end
             gone = [entry for entry in entries if entry.position < end]
             self.lost += sum(self.route.wants(entry.message.topic) for entry in gone)

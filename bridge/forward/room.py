@@ -32,7 +32,7 @@ class Room:
         """Reserve `amount` bytes in the uplink, letting go of the oldest where that is allowed."""
         while not self._log.reserve(amount):
             end = self._log.oldest_segment_end()
-            pinning = [one for one in self._forwarders if one.cursor.position < end]
+            pinning = [one for one in self._forwarders if one.reader.pin < end]
             if any(one.route.when_full != "drop_oldest" for one in pinning):
                 return False
             for one in pinning:

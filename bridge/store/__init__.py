@@ -5,7 +5,8 @@
     ├── uplink/                     messages on their way to the cloud
     │   ├── 00000000000000000000.seg    a segment, named by the position of its first byte
     │   ├── 00000000000016776960.seg
-    │   └── cursors/ROUTE.cur           how far one route has got
+    │   ├── cursors/ROUTE.cur           how far one route has got
+    │   └── aside/ROUTE/BEGIN-END.mvd   what a slow route still wants between two positions
     ├── downlink/                   messages on their way to sleeping devices
     ├── dead/                       messages the cloud refused for good, each with its reason
     ├── tables/                     sessions.tab, retained.tab, marks.tab
@@ -49,15 +50,19 @@ Recovery, at every start, the same after a clean stop and a power cut:
 
 A segment's records end where the next one says that it follows, so bytes that a
 failed commit left behind never count. Segments wholly before the lowest cursor
-are unlinked, or first kept for a while as history (`bridge.store.history`).
+are unlinked, or first kept for a while as history (`bridge.store.history`). Where
+one cursor is far behind the others, the few records that its route wants of a
+segment are copied to a file in aside/, a segment of MOVED records that keep the
+position and the number they had, and the segment is unlinked too.
 """
 
 from bridge.store.commit import Committer
 from bridge.store.cursor import Cursor
 from bridge.store.log import Log
+from bridge.store.reader import Reader
 from bridge.store.record import Entry
 from bridge.store.spool import Spool
 from bridge.store.table import Table
 from bridge.store.window import Window
 
-__all__ = ["Committer", "Cursor", "Entry", "Log", "Spool", "Table", "Window"]
+__all__ = ["Committer", "Cursor", "Entry", "Log", "Reader", "Spool", "Table", "Window"]

@@ -81,6 +81,7 @@ class Cursor:
         """Open or make the file. Raises StoreFailed for a newer format, OSError as it comes."""
         self.name = name
         self.position = 0
+        self.covered = 0  # up to here its reader needs nothing from the log
         self._files = files
         self._path = path
         self._turn = 0
@@ -95,6 +96,11 @@ class Cursor:
         self.damaged = damaged_slots(data)
         if latest is not None:
             self.position, self._turn = latest
+
+    @property
+    def pin(self) -> int:
+        """Nothing before this is needed from the log."""
+        return max(self.position, self.covered)
 
     def save(self, position: int) -> None:
         """Move to `position` and write it down.

@@ -1,6 +1,6 @@
 """An endless sequence of messages: segments in a row, one writer, many readers.
 
-    head ≤ every cursor ≤ durable ≤ tail
+    head ≤ every pin ≤ durable ≤ tail        (a pin is a cursor, see `bridge.store.reader`)
 
 `head` is where the oldest segment begins, `durable` where the last synced record
 ends; readers stop there. Positions are bytes since the beginning of time and
@@ -37,7 +37,7 @@ import time
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from bridge.message import Message
 from bridge.store.batch import Batch
@@ -47,9 +47,12 @@ from bridge.store.files import OS_FILES, Files
 from bridge.store.history import FULL, History
 from bridge.store.recent import Recent
 from bridge.store.record import HEADER_BYTES as RECORD_BYTES
-from bridge.store.record import Entry, decode_all, encode_all, find_next
-from bridge.store.segment import HEADER_BYTES, Damage, Header, Segment, file_name, scan
+from bridge.store.record import Entry, encode_all
+from bridge.store.segment import HEADER_BYTES, Damage, Header, Segment, file_name, read_entries, scan
 from bridge.store.survey import survey
+
+if TYPE_CHECKING:
+    from bridge.store.reader import Reader
 
 __all__ = ["Log"]
 
@@ -75,7 +78,9 @@ class Log:
         self.epoch = 0
         self.appended = 0  # messages made durable since the start
         self.cursors: dict[str, Cursor] = {}
-        self._files = files
+        self.readers: dict[str, Reader] = {}
+        self.aside_bytes = 0  # what was moved out of the way for them
+        self.files, self.damaged_folder = files, damaged_folder
         self._damage = Damaged(files, damaged_folder, self.name)
         self._segments: list[Segment] = []
         self._bases: list[int] = []
@@ -152,7 +157,7 @@ class Log:
     def _recover_newest(self) -> int:
         """Find where the log ends; return how far it once reached, torn bytes included."""
         newest = self._segments[-1]
-        size = self._files.size(newest.fd)
+        size = newest.size
         self.epoch = newest.header.epoch
         self._next_sequence = newest.header.sequence
         self.durable = reached = newest.first
@@ -168,12 +173,12 @@ class Log:
         if reached > self.durable:
             # Nothing more goes into this file; the room it still has is given back.
             with contextlib.suppress(OSError):
-                self._files.truncate(newest.fd, reached - newest.base)
+                self.files.truncate(newest.fd, reached - newest.base)
         return reached
 
     def _keep_damage(self, segment: Segment, damage: Damage) -> None:
-        size = self._files.size(segment.fd)  # less than `end` asks for where a segment is missing
-        data = segment.read(damage.begin, max(min(damage.end, segment.base + size) - damage.begin, 0))
+        end = min(damage.end, segment.base + segment.size)
+        data = segment.read(damage.begin, max(end - damage.begin, 0))
         self._damage.keep(damage.begin, damage.end, data, torn=damage.at_tail)
 
     # ---- facts ---------------------------------------------------------------------
@@ -185,18 +190,19 @@ class Log:
 
     @property
     def size(self) -> int:
-        """Bytes of records kept, headers of segments included."""
-        return self.durable - self.head
+        """Bytes of records kept, headers of segments and what was moved aside included."""
+        return self.durable - self.head + self.aside_bytes
 
     @property
     def count(self) -> int:
-        """About how many messages are kept: a commit that failed leaves a gap in the sequence."""
+        """About how many messages are kept: commits that failed leave gaps in the sequence."""
         return self._next_sequence - self._segments[0].header.sequence if self._segments else 0
 
     @property
     def damaged(self) -> int:
         """Stretches of bytes found damaged since the start."""
-        return self._damage.count + sum(cursor.damaged for cursor in self.cursors.values())
+        found: list[Cursor | Reader] = [*self.cursors.values(), *self.readers.values()]
+        return self._damage.count + sum(one.damaged for one in found)
 
     @property
     def dirty(self) -> bool:
@@ -214,10 +220,14 @@ class Log:
 
     # ---- writing -------------------------------------------------------------------
 
+    def _room(self) -> int:
+        # With readers a segment's worth is kept back: there has to be room to move records into.
+        taken = self.aside_bytes + (self.segment_bytes if self.readers else 0)
+        return self.max_bytes - taken - (self.durable - max(self.head, self._passed, self.history.end))
+
     def has_room(self, amount: int) -> bool:
         """Whether `amount` more bytes would fit."""
-        kept = self.durable - max(self.head, self._passed, self.history.end)
-        return kept + self._under_way + self._reserved + amount + HEADER_BYTES <= self.max_bytes
+        return self._under_way + self._reserved + amount + HEADER_BYTES <= self._room()
 
     def reserve(self, amount: int) -> bool:
         """Whether `amount` more bytes will fit; if so they are taken until the next commit."""
@@ -225,7 +235,8 @@ class Log:
             return False
         self._reserved += amount
         if self.history.keep_s:
-            self.history.make_way(self.max_bytes - self.segment_bytes - self._under_way - self._reserved)
+            taken = self.aside_bytes + self.segment_bytes + self._under_way + self._reserved
+            self.history.make_way(self.max_bytes - taken)
         return True
 
     def extend(self, messages: Sequence[Message], notes: Mapping[int, bytes] = _NO_NOTES) -> None:
@@ -274,7 +285,7 @@ class Log:
             batch.encode_s += time.perf_counter() - began_s
             if entries:
                 segment.write(position, data)
-                self._files.sync(segment.fd)
+                self.files.sync(segment.fd)
                 batch.entries += entries
                 position = follows = entries[-1].end
                 sequence = entries[-1].sequence + 1
@@ -283,10 +294,10 @@ class Log:
                     done = len(entries)
                     batch.notes = {at - done: note for at, note in batch.notes.items() if at >= done}
             if messages:
-                self._files.truncate(segment.fd, position - segment.base)
+                self.files.truncate(segment.fd, position - segment.base)
                 segment = None
         if batch.new_segments:
-            self._files.sync_folder(self.folder)
+            self.files.sync_folder(self.folder)
         batch.end = position
         self._active, self._active_end, self._next_sequence = segment, room_end, sequence
 
@@ -297,20 +308,20 @@ class Log:
         path = os.path.join(self.folder, file_name(base))
         # A file of this name can only be one that a failed commit left: every byte
         # in it lies beyond `durable`.
-        self._files.unlink(path)
+        self.files.unlink(path)
         # The last segment before the quota takes no more room than is left.
-        left = self.max_bytes - (base - max(self.head, self._passed, self.history.end))
+        left = self._room() - (base - self.durable)
         note = {0: batch.notes[0]} if 0 in batch.notes else {}
         one = HEADER_BYTES + len(encode_all([message], note, 0, sequence, 0, 1 << 40)[0])
         size = max(min(self.segment_bytes, left), one)
         while True:
             try:
-                segment = Segment(self._files, path, header, self._files.create(path, size))
+                segment = Segment(self.files, path, header, self.files.create(path, size))
                 break
             except OSError as error:
                 if error.errno in FULL and batch.spare:
                     batch.gone.append(batch.spare.pop(0))
-                    self._files.unlink(os.path.join(self.folder, file_name(batch.gone[-1])))
+                    self.files.unlink(os.path.join(self.folder, file_name(batch.gone[-1])))
                     continue
                 if error.errno not in FULL or size == one:
                     raise
@@ -342,11 +353,11 @@ class Log:
         for segment in batch.new_segments:
             with contextlib.suppress(OSError):
                 segment.close()
-                self._files.unlink(segment.path)
+                self.files.unlink(segment.path)
         if self._segments and self._records_end == self.durable:
             newest = self._segments[-1]
             with contextlib.suppress(OSError):
-                self._files.truncate(newest.fd, self.durable - newest.base)
+                self.files.truncate(newest.fd, self.durable - newest.base)
 
     # ---- reading -------------------------------------------------------------------
 
@@ -372,43 +383,30 @@ class Log:
         """Entries from the files, and where to go on; no entries where there was only damage."""
         index = max(bisect_right(self._bases, position) - 1, 0)
         segment = self._segments[index]
-        limit = self._records_end
-        beyond = self.durable
+        limit, beyond = self._records_end, self.durable
         if index + 1 < len(self._segments):
             limit, beyond = self._segments[index + 1].header.follows, self._bases[index + 1]
         position = max(position, segment.first)
         if position >= limit:
             return [], beyond
-        length = min(max(bytes_max, RECORD_BYTES), limit - position)
-        while True:
-            data = segment.read(position, length)
-            entries, _, needs = decode_all(data, 0, position, segment.salt, messages_max)
-            if entries or not needs or position + needs > limit or len(data) < length:
-                break
-            length = needs
+        entries, end, damage = read_entries(segment, position, limit, messages_max, bytes_max)
         self._limit_open_files(segment)
-        if entries:
-            return entries, entries[-1].end
-        size = self._files.size(segment.fd)  # less than `limit` asks for where a segment is missing
-        rest = segment.read(position, max(min(limit, segment.base + size) - position, 0))
-        found = find_next(rest, 0, position, segment.salt)
-        end = limit if found is None else position + found
-        self._keep_damage(segment, Damage(position, end, at_tail=False))
-        return [], end
+        if damage is not None:
+            self._keep_damage(segment, damage)
+        return entries, end
 
     def _limit_open_files(self, keep: Segment) -> None:
-        others = [
-            one for one in self._segments if one is not keep and one is not self._active and one.is_open
-        ]
+        others = [one for one in self._segments if one.is_open and one not in (keep, self._active)]
         for segment in others[: max(0, len(others) - _OPEN_SEGMENTS_MAX)]:
             segment.close()
 
     # ---- cursors and letting go ----------------------------------------------------
 
-    def cursor(self, name: str) -> Cursor:
+    def cursor(self, name: str, low: int | None = None) -> Cursor:
         """The cursor of that name, as `find_cursor` finds it; a new one begins at `durable`."""
+        low = self.head if low is None else min(low, self.head)
         if name not in self.cursors:
-            self.cursors[name] = find_cursor(self._files, self.folder, name, self.head, self.durable)
+            self.cursors[name] = find_cursor(self.files, self.folder, name, low, self.durable)
         return self.cursors[name]
 
     def trim(self, mark: int | None = None) -> bool:
@@ -419,7 +417,7 @@ class Log:
         another, and its room counts as free from now on.
         """
         if mark is None:
-            mark = min((cursor.position for cursor in self.cursors.values()), default=self.durable)
+            mark = min((cursor.pin for cursor in self.cursors.values()), default=self.durable)
         made_room = self.history.passed(self._bases, mark)
         while len(self._bases) > 1 and self._bases[1] <= mark and not self.history.keeps(self._bases[1]):
             made_room = self.drop_oldest()
@@ -435,7 +433,7 @@ class Log:
             return False
         segment, _ = self._segments.pop(0), self._bases.pop(0)
         segment.close()
-        self._files.unlink(segment.path)
+        self.files.unlink(segment.path)
         self._damage.forget_before(self.head)
         return True
 
@@ -444,6 +442,8 @@ class Log:
         with contextlib.ExitStack() as closing:
             for segment in self._segments:
                 closing.callback(segment.close)
+            for reader in self.readers.values():
+                closing.callback(reader.close)
             for cursor in self.cursors.values():
                 closing.callback(cursor.close)
                 closing.callback(cursor.sync)

@@ -17,6 +17,7 @@ The body is MessagePack, made and read in one call into C:
 
     MESSAGE  [topic, payload, qos, retain, publisher, received_ns, properties]
     NOTED    [note, [topic, …]]      a message, and what the house has to say of it
+    MOVED    [position, end, note, [topic, …]]    one that was moved aside, and where it lay
     PUT      [key, value]            of a table
     DELETE   [key, nil]
 """
@@ -36,6 +37,7 @@ __all__ = [
     "DELETE",
     "HEADER_BYTES",
     "MESSAGE",
+    "MOVED",
     "NOTED",
     "PUT",
     "Entry",
@@ -43,6 +45,7 @@ __all__ = [
     "decode_all",
     "decode_record",
     "encode_all",
+    "encode_moved",
     "encode_one",
     "find_next",
     "magic_of",
@@ -53,6 +56,7 @@ MESSAGE: Final = 1
 NOTED: Final = 2
 PUT: Final = 3
 DELETE: Final = 4
+MOVED: Final = 5
 
 _CRC: Final = Struct("<I")
 _REST: Final = Struct("<HBBIQ")
@@ -62,6 +66,7 @@ HEADER_BYTES: Final = _WHOLE.size
 _encode: Final = msgspec.msgpack.Encoder().encode
 _decode_message: Final = msgspec.msgpack.Decoder(Message).decode
 _decode_noted: Final = msgspec.msgpack.Decoder(tuple[bytes, Message]).decode
+_decode_moved: Final = msgspec.msgpack.Decoder(tuple[int, int, bytes, Message]).decode
 
 
 class Entry(msgspec.Struct, frozen=True, gc=False):
@@ -96,6 +101,16 @@ def encode_one(kind: int, body: bytes, position: int, sequence: int, salt: int) 
     """The bytes of one record that will lie at `position`."""
     rest = _REST.pack(magic_of(salt), kind, 0, len(body), sequence) + body
     return _CRC.pack(crc32(rest, salt ^ position)) + rest
+
+
+def encode_moved(entries: Sequence[Entry], position: int, salt: int) -> bytes:
+    """The bytes of entries that move to another file, each with the place and the sequence that it had."""
+    parts = []
+    for entry in entries:
+        body = _encode((entry.position, entry.end, entry.note, entry.message))
+        parts.append(encode_one(MOVED, body, position, entry.sequence, salt))
+        position += len(parts[-1])
+    return b"".join(parts)
 
 
 def encode_all(
@@ -163,6 +178,9 @@ def decode_all(
             elif kind == NOTED:
                 note, message = _decode_noted(view[body_at:end])
                 entries.append(Entry(base + at, base + end, sequence, message, note))
+            elif kind == MOVED:
+                lay_at, lay_end, note, message = _decode_moved(view[body_at:end])
+                entries.append(Entry(lay_at, lay_end, sequence, message, note))
             else:
                 return entries, at, None
             at = end

@@ -24,7 +24,8 @@ from zlib import crc32
 
 from bridge.errors import StoreFailed
 from bridge.store.files import Files
-from bridge.store.record import RawRecord, find_next, read_record
+from bridge.store.record import HEADER_BYTES as RECORD_BYTES
+from bridge.store.record import Entry, RawRecord, decode_all, find_next, read_record
 
 __all__ = [
     "FORMAT_VERSION",
@@ -34,6 +35,7 @@ __all__ = [
     "Segment",
     "file_name",
     "half_damaged",
+    "read_entries",
     "read_header",
     "scan",
 ]
@@ -130,6 +132,11 @@ class Segment:
         """Whether a descriptor is held."""
         return self._fd is not None
 
+    @property
+    def size(self) -> int:
+        """The length of the file: less than others ask for where a segment is missing."""
+        return self._files.size(self.fd)
+
     def close(self) -> None:
         """Let go of the descriptor; the next use opens the file again."""
         if self._fd is not None:
@@ -143,6 +150,28 @@ class Segment:
     def write(self, position: int, data: bytes) -> None:
         """Write at `position`; not yet synced."""
         self._files.write(self.fd, data, position - self.base)
+
+
+def read_entries(
+    segment: Segment, position: int, limit: int, messages_max: int, bytes_max: int
+) -> tuple[list[Entry], int, Damage | None]:
+    """The next entries of a segment from `position` up to `limit`, and where to go on.
+
+    At least one, however long it is; or none, and the damage that lay there instead.
+    """
+    length = min(max(bytes_max, RECORD_BYTES), limit - position)
+    while True:
+        data = segment.read(position, length)
+        entries, stopped, needs = decode_all(data, 0, position, segment.salt, messages_max)
+        if entries or not needs or position + needs > limit or len(data) < length:
+            break
+        length = needs
+    if entries:
+        return entries, position + stopped, None
+    rest = segment.read(position, max(min(limit, segment.base + segment.size) - position, 0))
+    found = find_next(rest, 0, position, segment.salt)
+    end = limit if found is None else position + found
+    return [], end, Damage(position, end, at_tail=False)
 
 
 def scan(segment: Segment, end: int, begin: int | None = None) -> Iterator[RawRecord | Damage]:

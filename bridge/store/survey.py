@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from typing import Final, NamedTuple
 
+from bridge.store.aside import ASIDE, is_part
 from bridge.store.cursor import CURSOR_BYTES, read_slots
 from bridge.store.files import Files
 from bridge.store.segment import HEADER_BYTES, Header, file_name, half_damaged, read_header
@@ -58,6 +59,12 @@ def survey(folder: str, files: Files) -> tuple[list[Found], int]:
             path = os.path.join(cursors, name)
             slot = read_slots(peek(files, path, CURSOR_BYTES)[0], path)
             furthest = max(furthest, slot[0] if slot else 0)
+    asides = os.path.join(folder, ASIDE)
+    for name in files.names(asides):
+        for part in files.names(os.path.join(asides, name)):
+            if is_part(part):
+                path = os.path.join(asides, name, part)
+                read_header(peek(files, path, HEADER_BYTES)[0], path)
     return found, furthest
 
 

@@ -256,7 +256,7 @@ async def test_while_the_dead_letters_cannot_be_written_the_cursor_stays(hall, m
     route = hall.route()
     begin = route.cursor.position
     await hall.append(1)
-    sync, failing = hall.spool.dead._files.sync, [True]
+    sync, failing = hall.spool.dead.files.sync, [True]
     tries = []
 
     def broken(fd):
@@ -265,7 +265,7 @@ async def test_while_the_dead_letters_cannot_be_written_the_cursor_stays(hall, m
             raise OSError(5, "injected")
         sync(fd)
 
-    monkeypatch.setattr(hall.spool.dead._files, "sync", broken, raising=False)
+    monkeypatch.setattr(hall.spool.dead.files, "sync", broken, raising=False)
     pause = asyncio.sleep
     monkeypatch.setattr("bridge.forward.forwarder.asyncio.sleep", lambda s: pause(min(s, 0.01)))
     hall.run()

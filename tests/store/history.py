@@ -6,6 +6,7 @@
 4. A key of a table has the value last confirmed, or one handed over after it.
 5. After a clean stop nothing is repeated.
 6. The store always opens.
+7. A second, slow route gets what it wants, in order, whatever was moved out of the way for it.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 
 from bridge.message import Message
 from bridge.store.log import Log
+from bridge.store.reader import Reader
 from bridge.store.record import Entry
 from bridge.store.table import Table
 from tests.store.disk import HostileDisk, Killed, Site
@@ -37,9 +39,14 @@ class History:
         self.confirmed: list[int] = []  # numbers of messages a device got its PUBACK for
         self.settled: set[int] = set()  # numbers the far end has taken
         self.seen: dict[tuple[int, int], int] = {}  # identity → number of the message
-        self.late: int | None = None  # where a second cursor began
+        self.late: int | None = None  # the number with which a second route began
+        self.late_cursor = 0  # where it stood when it was last seen
+        self.late_settled: set[int] = set()
+        self.late_began: int | None = None  # where it began, until it has moved
         self.values: dict[str, list[bytes]] = {}  # key → value confirmed, values handed over since
         self.reopen()
+        if luck.random() < 0.4:
+            self.begin_route()
 
     # ---- steps ---------------------------------------------------------------------
 
@@ -50,8 +57,11 @@ class History:
         self.table = Table(TABLE, self.disk)
         self.cursor = self.log.cursor("cloud")
         if self.late is not None:
-            began = max(self.late, self.log.head)
-            assert self.log.cursor("late").position == began, "a new route begins where it began"
+            self.slow = Reader(self.log, "late")
+            found = self.slow.cursor.position
+            assert found <= max(self.late_cursor, self.log.head)
+            if self.late_began is not None:
+                assert found == max(self.late_began, self.log.head), "a new route begins where it began"
 
     def reopen(self, deaths: int = 0) -> None:
         dying = deaths < 3 and self.luck.random() < 0.3
@@ -80,7 +90,8 @@ class History:
         assert not self.disk.open_files
         self.disk.power_cut(self.luck)
         self.open()
-        assert self.cursor.position == position
+        # A log in which nothing was ever confirmed may find itself beginning further on.
+        assert self.cursor.position == max(position, self.log.head)
         self.check()
 
     def die_after(self, count: int) -> None:
@@ -128,6 +139,10 @@ class History:
             for part, batch in work:
                 part.write(batch)
         except Killed:
+            if self.luck.random() < 0.3:  # a kill first, and more is built on what it left
+                self.disk.kill()
+                self.reopen()
+                self.commit()
             self.crash()
             return
         except OSError as error:
@@ -154,8 +169,58 @@ class History:
         self.log.trim()
 
     def begin_route(self) -> None:
-        """A second route, that takes nothing."""
-        self.late = self.log.cursor("late").position
+        """A second route, that wants a third of all and is slow to take it."""
+        if self.late is None:
+            self.slow = Reader(self.log, "late")
+            self.late = self.number
+            self.late_began = self.late_cursor = self.slow.cursor.position
+
+    def deliver_slowly(self) -> None:
+        if self.late is None:
+            self.crash()
+            return
+        entries = self.slow.read(self.slow.cursor.position, self.luck.randrange(1, 6))
+        if entries:
+            self.see(entries)
+            self.late_settled.update(number_of(entry) for entry in entries)
+            self.late_began = None
+            self.slow.save(entries[-1].end)
+            self.late_cursor = self.slow.cursor.position
+
+    def move(self) -> None:
+        """What the slow route wants of the oldest segments goes aside."""
+        sealed = self.log.sealed()
+        if self.late is None or not sealed:
+            self.commit()
+            return
+        end = self.luck.choice(sealed)[1]
+        begin = self.slow.pin
+        entries = [one for one in everything(self.log, begin) if one.position < end]
+        wanted = [one for one in entries if one.position >= begin and wants(number_of(one))]
+        plan = self.slow.prepare(end, wanted)
+        self.late_began = None
+        fate = self.luck.random()
+        if fate < 0.3:
+            self.die_after(self.luck.randrange(14))
+        elif fate < 0.4:
+            self.fail_after(self.luck.randrange(14))
+        try:
+            part = None if plan is None else self.slow.write(*plan)
+            if end > begin:
+                self.late_cursor = max(self.late_cursor, end)
+                self.slow.settle(end, part)
+                self.log.trim()
+        except Killed:
+            if self.luck.random() < 0.5:  # a kill, and the power cut only when all that could be is freed
+                self.disk.kill()
+                self.reopen()
+                self.trim()
+            self.crash()
+            return
+        except OSError:
+            self.disk.before = lambda call: None
+            return
+        self.disk.before = lambda call: None
 
     def write_table_anew(self) -> None:
         self.table._rewrite = True
@@ -180,6 +245,14 @@ class History:
         waiting = {number_of(entry) for entry in everything(log, self.cursor.position)}
         lost = set(self.confirmed) - self.settled - waiting
         assert not lost, f"confirmed and lost: {sorted(lost)}"
+        if self.late is not None:
+            slow = everything(self.slow, self.slow.cursor.position)
+            self.see(slow)
+            numbers = [number_of(entry) for entry in slow if wants(number_of(entry))]
+            assert numbers == sorted(set(numbers)), "in order, once, also what was moved"
+            due = {number for number in self.confirmed if number >= self.late and wants(number)}
+            lost = due - self.late_settled - set(numbers)
+            assert not lost, f"confirmed and lost to the slow route: {sorted(lost)}"
         for key, values in self.values.items():
             assert (self.table.get(key) or b"") in values, "table"
         assert set(self.table) <= set(self.values)
@@ -195,13 +268,19 @@ class History:
                     self.stop,
                     self.write_table_anew,
                     self.begin_route,
+                    self.move,
+                    self.deliver_slowly,
                 ),
-                (16, 8, 4, 6, 2, 2, 1),
+                (16, 8, 4, 6, 2, 4, 2, 6, 1),
             )[0]()
         self.crash()
 
 
-def everything(log: Log, position: int) -> list[Entry]:
+def wants(number: int) -> bool:
+    return number % 3 == 0
+
+
+def everything(log: Log | Reader, position: int) -> list[Entry]:
     entries: list[Entry] = []
     while more := log.read(position, 7):
         entries += more

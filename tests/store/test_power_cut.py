@@ -16,6 +16,9 @@ HISTORIES_MAX = 6000  # the one that shows last needs about 2,100
 # Every place that syncs, and how often in one function. A new one has to be
 # entered here, and then has to prove below that something is lost without it.
 SITES = [
+    ("Aside.__init__", "sync_folder", 0),
+    ("Aside.write", "sync", 0),
+    ("Aside.write", "sync_folder", 0),
     ("Cursor.begin", "sync", 0),
     ("Cursor.begin", "sync_folder", 0),
     ("Cursor.sync", "sync", 0),
