@@ -5,6 +5,7 @@ kind refuses the start, and at a reload the context of before stays in force. Wh
 context was built from is never looked at again, so a reload makes a new one.
 
     certificate, key    who we are; every byte that the key signs is worth its secrecy
+    chain               what devices need to know us by, where the certificate's file leaves it out
     client_ca           whose certificates we believe: what stands in it, nothing else
     crl                 which of those no longer; then one that covers nobody lets in nobody
 
@@ -61,6 +62,7 @@ class TlsFiles(msgspec.Struct, frozen=True):
     crl: Path | None = None
     user_from: UserFrom = "cn"
     tls_min: Literal["1.2", "1.3"] = "1.2"
+    chain: Path | None = None  # only without `client_ca`: both would be one store, and clients' too
 
 
 def build_context(files: TlsFiles) -> ssl.SSLContext:
@@ -73,6 +75,8 @@ def build_context(files: TlsFiles) -> ssl.SSLContext:
     _load_own(context, files)
     if files.client_ca is not None:
         _load_clients(context, files, files.client_ca)
+    elif files.chain is not None:
+        _load_chain(context, files.chain)
     return context
 
 
@@ -100,6 +104,17 @@ def _load_own(context: ssl.SSLContext, files: TlsFiles) -> None:
                 f"{files.key} is not the key of {files.certificate}; give the two that were made together"
             ) from None
         raise ConfigError(f"{files.certificate} with {files.key} cannot be used: {why}") from None
+
+
+def _load_chain(context: ssl.SSLContext, chain: Path) -> None:
+    """OpenSSL completes the chain it sends from the store that it would check clients against."""
+    what = "the certificates of the authorities above this gateway's"
+    _labels(chain, b"CERTIFICATE", what)
+    blocks = b"\n".join(found[0] for found in _CERTIFICATE.finditer(_read(chain)))
+    try:
+        context.load_verify_locations(cadata=blocks.decode("ascii"))
+    except (ssl.SSLError, ValueError) as error:
+        raise ConfigError(f"{chain} cannot be read as PEM: {_reason(error)}; it has to hold {what}") from None
 
 
 def _load_clients(context: ssl.SSLContext, files: TlsFiles, client_ca: Path) -> None:

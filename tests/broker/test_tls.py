@@ -220,6 +220,29 @@ async def test_where_certificates_are_optional_none_is_let_in_and_a_bad_one_is_n
             assert not await admitted(kind, port, client_context(plant, bad))
 
 
+async def test_devices_that_know_only_the_root_are_sent_what_lies_between(tmp_path, plant):
+    works = Authority(tmp_path / "works", "works", above=plant)
+    server = works.server()
+    context = client_context(plant)  # trusts the root alone
+    without, within = listener("mqtts", server), listener("mqtts", server, chain=str(works.certificate))
+    async with running(tmp_path, listeners=[without, within]) as gateway:
+        assert [await admitted("mqtts", port_of(one), context) for one in gateway.listeners] == [False, True]
+        # Whoever shows a certificate all the same is not asked for it, and gets no name by it.
+        shown = client_context(plant, works.issue())
+        device = WireDevice("mqtts", port_of(gateway.listeners[1]), 5, shown)
+        await device.open()
+        await device.hello("press")
+        assert not gateway.broker.subscribers["press"].link.certificate_user
+        await device.leave()
+
+
+def test_a_chain_that_is_none_refuses_the_start_by_name(tmp_path, server):
+    empty = tmp_path / "chain.pem"
+    empty.write_text("")
+    with pytest.raises(ConfigError, match=r"chain\.pem is empty; it has to hold the cert"):
+        build_context(TlsFiles(server.certificate, server.key, chain=empty))
+
+
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_revocation_list_that_is_out_of_date_lets_in_nobody(tmp_path, plant, server, kind):
     crl = plant.crl(name=f"stale-{kind}.crl", days=(-9, -1))
