@@ -183,6 +183,7 @@ class Broker:
     async def stop(self) -> None:
         """Send everyone away, after the last commit and its acknowledgements; sessions and wills stay."""
         self._stopping = True
+        self.logins.close()
         await self.spool.committer.flush()
         self._flush()
         for link in list(self.links):
@@ -326,7 +327,7 @@ class Broker:
         waits for a device that may not have it any more is let go when its turn comes.
         """
         self.access = access
-        self.logins.replace(users)
+        self.logins.replace(users, self.limits.failed_logins_max)
         for subscriber in self.subscribers.values():
             subscriber.allow(access.rights(subscriber.identity, subscriber.session.client_id))
             if subscriber.link is not None:
