@@ -20,6 +20,8 @@ import msgspec
 from bridge.broker.limits import Limits
 from bridge.broker.stored import (
     CHECKPOINT,
+    IN_DOWNLINK,
+    IN_UPLINK,
     Checkpoint,
     StoredSession,
     decode_checkpoint,
@@ -45,8 +47,6 @@ __all__ = ["Sessions"]
 
 log = logging.getLogger(__name__)
 
-_IN_UPLINK: Final = 1  # bits of `Session.half_stored`
-_IN_DOWNLINK: Final = 2
 # A start reads the uplink from the checkpoint on: this much takes some 50 ms.
 CHECKPOINT_EVERY_BYTES: Final = 4 * 1024 * 1024
 _LOOK_AGAIN_S: Final = 86_400.0  # a timer far away is looked at once a day: loops do not take months
@@ -271,8 +271,8 @@ class Sessions:
             return
         self._checkpoint = decode_checkpoint(row)
         for bit, part, position in (
-            (_IN_UPLINK, self._spool.uplink, self._checkpoint.uplink),
-            (_IN_DOWNLINK, self._spool.downlink, self._checkpoint.downlink),
+            (IN_UPLINK, self._spool.uplink, self._checkpoint.uplink),
+            (IN_DOWNLINK, self._spool.downlink, self._checkpoint.downlink),
         ):
             for client_id, packet_id in _arrivals(part, position):
                 subscriber = self.by_client_id.get(client_id)

@@ -26,6 +26,8 @@ from bridge.mqtt.session import Delivery, InFlight, Session, Stage
 
 __all__ = [
     "CHECKPOINT",
+    "IN_DOWNLINK",
+    "IN_UPLINK",
     "Checkpoint",
     "Note",
     "StoredMark",
@@ -42,6 +44,8 @@ __all__ = [
 ]
 
 CHECKPOINT: Final = ""  # no Client Identifier is empty
+IN_UPLINK: Final = 1  # bits of `Session.half_stored`
+IN_DOWNLINK: Final = 2
 
 
 class StoredSession(msgspec.Struct, frozen=True, array_like=True):
