@@ -93,6 +93,11 @@ class Logins:
         self._closed = False
         self.replace(users)
 
+    @property
+    def users(self) -> Mapping[str, Password] | None:
+        """Whom there is to log in; None where nobody is asked for a password."""
+        return self._users
+
     def replace(self, users: Mapping[str, Password] | None, failures_max: int | None = None) -> None:
         """From now on these users count, also for whoever is being hashed right now."""
         self._users = users

@@ -53,7 +53,7 @@ def validate_file(path: Path) -> int:
     for name, route in config.routes.items():
         print(f"  route     {name}: {', '.join(route.from_)} -> {route.to}, address {route.address}")
     print(f"  status    {config.web.listen if config.web else 'off'}")
-    for warning in warnings(config) + (users_warnings(users) if users is not None else []):
+    for warning in warnings(config) + users_warnings(users):
         print(f"  warning   {warning}")
     return 0
 
