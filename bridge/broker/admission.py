@@ -69,7 +69,7 @@ class Admission:
             link.close(ReasonCode.NOT_AUTHORIZED, "this client identifier belongs to another user")
             return
         if old is None and len(self._broker.subscribers) >= self._broker.limits.sessions_max:
-            link.close(ReasonCode.QUOTA_EXCEEDED, "too many sessions")
+            link.close(ReasonCode.SERVER_BUSY, "too many sessions")
             return
         self._let_in(link, packet, identity, client_id, assigned)
 
