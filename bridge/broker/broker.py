@@ -115,8 +115,6 @@ class Broker:
         oldest = self.sessions.restore()
         self.inlet.forget_decisions()
         self.delivery.restore(oldest)
-        for subscriber in self.subscribers.values():
-            subscriber.session.begin_anew()
         # Last, because a will that is due finds its subscribers only when all of them are back.
         for subscriber in list(self.subscribers.values()):
             self.sessions.pass_time(subscriber)
