@@ -84,16 +84,18 @@ class Sessions:
         return subscriber
 
     def awake(self, subscriber: Subscriber, outlives: bool) -> None:
-        """The session has a connection, and will or will not outlive it."""
+        """The session has a connection, and will or will not outlive it.
+
+        One that was stored before goes on through the log either way: what was published
+        for it a moment ago is on its way there, and would find nobody.
+        """
         if subscriber.timer is not None:
             subscriber.timer.cancel()
             subscriber.timer = None
         subscriber.disconnected_at_ns = 0
-        subscriber.outlives = outlives
-        if outlives:
+        subscriber.outlives = subscriber.outlives or outlives
+        if subscriber.outlives:
             self.save(subscriber)
-        else:
-            self._unsave(subscriber)
 
     def sleep(self, subscriber: Subscriber) -> None:
         """Its connection is gone: the clocks of the session and of its will start."""
@@ -117,7 +119,7 @@ class Sessions:
             will_due = None
         ends_at = session.ends_at()
         if ends_at is not None and ends_at <= now:
-            self.expired += subscriber.outlives
+            self.expired += session.expiry_interval_s > 0
             self.end(subscriber)
             return
         next_at = min((at for at in (will_due, ends_at) if at is not None), default=None)
@@ -259,6 +261,8 @@ class Sessions:
         # It was connected when the house fell, or else nobody knew then what time it was.
         known = CLOCK_PLAUSIBLE_NS < stored.disconnected_at_ns <= now_ns
         subscriber.disconnected_at_ns = stored.disconnected_at_ns if known else now_ns
+        if not known:
+            self.save(subscriber)  # or its clock would begin again with every start
         return subscriber
 
     def _find_half_stored(self) -> None:
