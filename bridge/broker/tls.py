@@ -20,9 +20,12 @@ trust is refused like one that is expired, and no connection comes of it.
 from __future__ import annotations
 
 import asyncio.sslproto
+import contextlib
 import re
+import socket
 import ssl
 import unicodedata
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -31,7 +34,7 @@ import msgspec
 from bridge.errors import ConfigError
 from bridge.private import check_private
 
-__all__ = ["HANDSHAKE_WAIT_S", "SHUTDOWN_WAIT_S", "TlsFiles", "build_context", "user_of"]
+__all__ = ["HANDSHAKE_WAIT_S", "SHUTDOWN_WAIT_S", "TlsFiles", "build_context", "handshaking", "user_of"]
 
 HANDSHAKE_WAIT_S: Final = 5.0
 SHUTDOWN_WAIT_S: Final = 2.0  # what a device gets to answer our goodbye
@@ -72,6 +75,7 @@ def build_context(files: TlsFiles) -> ssl.SSLContext:
     context.set_ciphers(_CIPHERS)
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
     context.num_tickets = 1
+    context.sslobject_class = _Telling
     _load_own(context, files)
     if files.client_ca is not None:
         _load_clients(context, files, files.client_ca)
@@ -216,6 +220,37 @@ def user_of(certificate: dict[str, Any], user_from: Literal["cn", "san"]) -> str
     return name
 
 
+# Whose handshake it is that goes on right now; the event loop keeps it for all that follows from it.
+handshaking: ContextVar[socket.socket | None] = ContextVar("handshaking", default=None)
+
+
+class _Telling(ssl.SSLObject):
+    """A TLS connection that says why it ends a handshake.
+
+    OpenSSL has the alert ready ("certificate expired"), and TLS wants it sent. The event
+    loops drop the connection with the alert unsent, so a device only learns that it is
+    not wanted. Sent past them, as far as the socket takes it: nothing follows anyway.
+    """
+
+    @classmethod
+    def _create(cls, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO, *args: Any, **more: Any) -> Any:
+        made = super()._create(incoming, outgoing, *args, **more)  # type: ignore[misc]
+        made.outgoing = outgoing
+        return made
+
+    def do_handshake(self) -> None:
+        try:
+            super().do_handshake()
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            raise
+        except ssl.SSLError:
+            sock = handshaking.get()
+            if sock is not None and (alert := self.outgoing.read()):  # type: ignore[attr-defined]
+                with contextlib.suppress(OSError):
+                    sock.send(alert)
+            raise
+
+
 def _naming(user_from: UserFrom) -> type[ssl.SSLObject]:
     """A class of TLS connections whose `getpeercert` says `{"user": name}`, or refuses the handshake.
 
@@ -223,7 +258,7 @@ def _naming(user_from: UserFrom) -> type[ssl.SSLObject]:
     answer with the transport. An error of class SSLError ends the handshake.
     """
 
-    class Naming(ssl.SSLObject):
+    class Naming(_Telling):
         def getpeercert(self, binary_form: bool = False) -> Any:
             try:
                 certificate: Any = super().getpeercert(binary_form)

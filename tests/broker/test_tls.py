@@ -155,6 +155,56 @@ def test_the_other_event_loop_refuses_the_same_certificates(tmp_path, plant, str
     uvloop.run(all_of_them())
 
 
+def _alert(port, context):
+    """The reason that the gateway gives for ending a handshake."""
+    with (
+        socket.create_connection(("127.0.0.1", port), timeout=5) as raw,
+        pytest.raises(ssl.SSLError) as caught,
+        context.wrap_socket(raw, server_hostname="localhost") as sock,
+    ):
+        sock.recv(1)  # in TLS 1.3 the client is done before its certificate is looked at
+    return caught.value.reason
+
+
+ALERTS = [
+    ({"days": (-20, -1)}, "CERTIFICATE_EXPIRED"),
+    ({"revoked": True}, "CERTIFICATE_REVOKED"),
+    ({"strange": True}, "UNKNOWN_CA"),
+    (None, "CERTIFICATE_REQUIRED"),
+]
+
+
+async def _tells(folder, plant, stranger, server, newest):
+    revoked = plant.issue()
+    entry = listener("mqtts", server, plant, crl=str(plant.crl(revoked, name="alerts.crl")))
+    async with running(folder, listeners=[entry]) as gateway:
+        for how, reason in ALERTS:
+            shown = how and (
+                revoked if "revoked" in how else stranger.issue() if "strange" in how else plant.issue(**how)
+            )
+            context = client_context(plant, shown)
+            context.maximum_version = newest
+            said = await asyncio.to_thread(_alert, port_of(gateway.listeners[0]), context)
+            if how is not None or newest is ssl.TLSVersion.TLSv1_3:  # 1.2 has no word for it
+                assert reason in said, (how, said)
+
+
+@pytest.mark.parametrize("newest", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+async def test_a_device_is_told_what_is_wrong_with_its_certificate(
+    tmp_path, plant, stranger, server, innocent_log, newest
+):
+    await _tells(tmp_path, plant, stranger, server, newest)
+
+
+def test_the_other_event_loop_tells_it_too(tmp_path, plant, stranger, server, innocent_log):
+    try:
+        import uvloop
+    except ImportError:
+        missing("uvloop")
+
+    uvloop.run(_tells(tmp_path, plant, stranger, server, ssl.TLSVersion.TLSv1_3))
+
+
 def test_a_common_name_that_is_not_utf_8_makes_no_certificate(plant):
     """OpenSSL reads none, so no client of it can even show one; as an alternative name it is in the table."""
     with pytest.raises(ssl.SSLError):
