@@ -125,7 +125,8 @@ CLAUSES: Final[dict[str, str | list[str]]] = {
         CONNECT + "test_a_will_has_the_qos_and_the_retain_that_connect_gave_it",
     ],
     "MQTT-3.1.2-10": [
-        CONNECT + "test_a_will_is_published_once_and_then_removed[4]",
+        CONNECT + "test_a_will_is_published_once_and_then_removed[False-4]",
+        CONNECT + "test_a_will_is_published_once_and_then_removed[True-4]",
         CONNECT + "test_a_disconnect_removes_the_will_for_good[4]",
     ],
     "MQTT-3.1.2-11": bad(
