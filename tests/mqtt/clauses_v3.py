@@ -428,8 +428,8 @@ CLAUSES: Final[dict[str, str | list[str]]] = {
     "MQTT-6.0.0-4": [WEBSOCKET + "test_the_subprotocol_that_is_offered_is_the_one_that_is_spoken"],
     "MQTT-7.0.0-1": "binds who also connects to other servers by MQTT, which the gateway does not",
     "MQTT-7.0.0-2": [
-        "tests/house/test_clients.py::test_mosquitto_publishes_and_subscribes",
-        "tests/house/test_clients.py::test_paho_both_directions_every_qos_in_order",
+        "tests/house/test_clients.py::test_client[paho 3.1.1-each_qos_in_order]",
+        "tests/house/test_clients.py::test_client[paho 3.1.1-wills]",
     ],
     "MQTT-7.1.1-1": [
         CONNECT + "test_the_first_packet_is_connack_even_where_messages_wait_and_no_other_follows[4]"
