@@ -197,7 +197,10 @@ def _impossible(link: Link, packet: Connect) -> tuple[int, str] | None:
             "no authentication method is spoken here",
         )  # [MQTT-4.12.0-1]
     if not packet.client_id and not limits.empty_client_ids:
-        return ReasonCode.CLIENT_IDENTIFIER_NOT_VALID, "a client identifier is needed here"
+        reason = ReasonCode.CLIENT_IDENTIFIER_NOT_VALID
+        if limits.like_mosquitto and packet.version == 5:
+            reason = ReasonCode.UNSPECIFIED_ERROR
+        return reason, "a client identifier is needed here"
     longest_s = limits.keep_alive_max_s
     if packet.version < 5 and longest_s < 65_535 and not 0 < packet.keep_alive_s <= longest_s:
         # MQTT 3 has no Server Keep Alive, and a device that was silent for as long as it asked for

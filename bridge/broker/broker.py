@@ -29,6 +29,7 @@ from bridge.broker.sessions import Sessions
 from bridge.broker.subscriber import Subscriber
 from bridge.broker.subscribing import subscribe, unsubscribe
 from bridge.message import Message
+from bridge.mqtt.likeness import refuse_mistaken
 from bridge.mqtt.packet import (
     PINGRESP,
     Connect,
@@ -231,12 +232,17 @@ class Broker:
             return False
         session = subscriber.session
         kind = type(packet)
+        like_mosquitto = link.limits.like_mosquitto
+        if like_mosquitto and isinstance(packet, Puback | Pubrec | Pubcomp):
+            refuse_mistaken(session, packet)
         if kind is Puback:
             session.puback(packet.packet_id, packet.reason)  # type: ignore[union-attr]
             self._answered(subscriber)
         elif isinstance(packet, Pubrec):
             pubrel = session.pubrec(packet.packet_id, packet.reason)
             self._answered(subscriber)
+            if pubrel is not None and like_mosquitto:
+                pubrel = Pubrel(packet.packet_id)  # 0x92 is not said there
             if pubrel is not None:
                 self._answer_durable(link, subscriber, pubrel)
         elif kind is Pubcomp:
@@ -245,7 +251,10 @@ class Broker:
         elif isinstance(packet, Pubrel):
             # Not on the disk yet, and PUBCOMP says so much more than PUBREC that it has to wait too.
             storing = session.inbound.get(packet.packet_id) is False
-            self._answer_durable(link, subscriber, session.pubrel(packet.packet_id), storing)
+            pubcomp = session.pubrel(packet.packet_id)
+            if like_mosquitto:
+                pubcomp = Pubcomp(packet.packet_id)
+            self._answer_durable(link, subscriber, pubcomp, storing)
         elif kind is Pingreq:
             link.answer(PINGRESP)
         elif isinstance(packet, Subscribe):

@@ -149,6 +149,7 @@ class Link(asyncio.Protocol):
             limits.connect_wait_s,
             levels_max=limits.topic_levels_max,
             reason_strings=limits.reason_strings,
+            like_mosquitto=limits.like_mosquitto,
         )
         self.broker.arrived(self)
 

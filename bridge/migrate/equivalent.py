@@ -207,7 +207,7 @@ def _limits(conf: Conf) -> dict[str, Any]:
     limits["session_messages"] = min(in_flight + queued, _WITHOUT_LIMIT) if queued > 0 else _WITHOUT_LIMIT
     queued_bytes = _number(house.get("max_queued_bytes"), 0)
     limits["session_bytes"] = format_size(max(queued_bytes, 1024)) if queued_bytes > 0 else "1TiB"
-    limits["reason_strings"] = False
+    limits |= {"reason_strings": False, "like_mosquitto": True}
     keep_alive = house.get("max_keepalive")
     if keep_alive is not None and (seconds := keep_alive.number(0, 65_535)):
         limits["keep_alive"] = format_duration(seconds)

@@ -250,6 +250,7 @@ DEFAULTS_2_0 = {
     "session_messages": 1020,
     "session_bytes": "1TiB",
     "reason_strings": False,
+    "like_mosquitto": True,
 }
 
 
