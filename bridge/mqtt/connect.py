@@ -76,8 +76,12 @@ def _read_connect_of(version: int, data: bytes, at: int, end: int) -> Connect:
     will = user_name = password = None
     if flags & 0x04:
         will_properties, at = read_properties(P.WILL, data, at, end, version)
-        topic, at = read_topic(data, at, end)
-        payload, at = read_binary(data, at, end)
+        try:
+            topic, at = read_topic(data, at, end)
+            payload, at = read_binary(data, at, end)
+        except MalformedPacket as fault:
+            fault.mosquitto = 0
+            raise
         will = Will(topic, payload, will_qos, bool(flags & 0x20), will_properties)
     if flags & 0x80:
         user_name, at = _read_string_or(0, data, at, end)
