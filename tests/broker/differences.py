@@ -31,9 +31,9 @@ from bridge.mqtt.packet import (
 )
 from bridge.mqtt.reason import ReasonCode
 from tests.broker.model import matches, split_share
-from tests.broker.sequences import BEFORE, CLOSED, Step
+from tests.broker.sequences import BAD_FILTERS, BEFORE, CLOSED, Step
 
-__all__ = ["EXPLANATIONS", "Case", "Explanation"]
+__all__ = ["EXPLANATIONS", "Case", "Explanation", "ends_after"]
 
 R = ReasonCode
 
@@ -134,17 +134,6 @@ def nothing_to_release(case: Case) -> bool:
     (packet,) = case.ours
     known = msgspec.structs.replace(packet, reason=0)
     return packet.reason == R.PACKET_IDENTIFIER_NOT_FOUND and case.take([packet], [known])
-
-
-@explanation("Nobody listens, but we keep it for those who will: no reason to say 0x10.")
-def retained_for_nobody(case: Case) -> bool:
-    how = case.step[1]
-    if case.what != "publish" or not how["retain"] or how["qos"] != 1 or len(case.ours) != 1:
-        return False
-    (puback,) = case.ours
-    return isinstance(puback, Puback) and case.take(
-        [Puback(puback.packet_id)], [Puback(puback.packet_id, R.NO_MATCHING_SUBSCRIBERS)]
-    )
 
 
 @explanation("2.0.11 says 0 for every filter that begins with $, whether it was there or not.")
@@ -255,6 +244,45 @@ def retained_for_a_share(case: Case) -> bool:
     shared = any(each.startswith("$share/") for each in _filters(case))
     extra = all(isinstance(each, Publish) and each.retain for each in case.theirs)
     return case.acted and shared and extra and case.take([], case.theirs)
+
+
+@explanation(
+    "Of a filter that stands twice in a SUBSCRIBE we send the retained messages once; 2.0.11 twice.",
+    ends=True,
+)
+def retained_twice(case: Case) -> bool:
+    filters = _filters(case)
+    extra = all(isinstance(each, Publish) and each.retain for each in case.theirs)
+    return case.acted and len(set(filters)) < len(filters) and extra and case.take([], case.theirs)
+
+
+# ---- wills -----------------------------------------------------------------------------
+
+
+@explanation(
+    "Who sends a second CONNECT has broken the protocol, and its will is published [MQTT-3.1.2-8].", ends=True
+)
+def will_after_second_connect(case: Case) -> bool:
+    wills = all(isinstance(each, Publish) and each.payload.startswith(b"will ") for each in case.ours)
+    return _is_second_connect(case.step) and wills and case.take(case.ours, [])
+
+
+def ends_after(step: Step) -> bool:
+    """After these steps the two are in different states, though nobody may have seen that yet.
+
+    2.0.11 reads a second CONNECT into the session before it refuses it, and so forgets its
+    will and sometimes the session. And where one filter of several is malformed it has by
+    then subscribed to those before it; we take a packet as a whole or not at all.
+    """
+    what, how = step
+    if what in ("subscribe", "unsubscribe"):
+        filters = [each["topic_filter"] if what == "subscribe" else each for each in how["filters"]]
+        return any(each in BAD_FILTERS for each in filters[1:])
+    return _is_second_connect(step)
+
+
+def _is_second_connect(step: Step) -> bool:
+    return bool(step[1].get("what", "").startswith("a second CONNECT"))
 
 
 # ---- several filters of one device -----------------------------------------------------

@@ -91,6 +91,7 @@ class Delivery:
     packet_id: int = 0
     sent_on: Connection | None = field(default=None, repr=False)
     released: bool = False  # PUBREC was received, PUBREL sent
+    turn: int = 0  # counts PUBLISH and PUBREL packets: repetitions keep their order
 
     def order(self) -> tuple[str, str, int, int]:
         """Messages alike in this must keep their order [v5 MQTT-4.6.0-5]."""
@@ -197,6 +198,7 @@ class Model:
         self.choices: dict[int, list[Choice]] = {}  # by number of the message
         self._taken: dict[int, list[Taker]] = {}  # who got it for one of these, in their order
         self._number = 0
+        self._turn = 0
         self._all_leave: tuple[Connection, ...] = ()  # they are being closed together, in whatever order
 
     # ---- CONNECT -------------------------------------------------------------------
@@ -311,10 +313,15 @@ class Model:
         session.in_flight.remove(delivery)
         if delivery.qos == 2 and not delivery.released and not refused:
             delivery.released = True
+            delivery.turn = self._next_turn()
             session.in_flight.append(delivery)  # PUBRELs follow the order of PUBRECs [MQTT-4.6.0-4]
             connection.owe(Pubrel(delivery.packet_id))
         else:
             session.answered.append(delivery)
+
+    def _next_turn(self) -> int:
+        self._turn += 1
+        return self._turn
 
     def ping(self, connection: Connection) -> None:
         self._hear(connection)
@@ -421,7 +428,7 @@ class Model:
         for session in list(self.sessions.values()):
             for delivery in session.answered:
                 delivery.must = False
-            session.in_flight = session.answered + session.in_flight
+            session.in_flight = sorted(session.answered + session.in_flight, key=lambda each: each.turn)
             session.answered = []
             if session.connection is not None:
                 self._fall_silent(session.connection)
@@ -542,7 +549,7 @@ class Model:
         session.in_flight = [each for each in session.in_flight if each.must or each.sent_on is connection]
         if session.sent(packet.packet_id) is not None:
             raise Difference(f"{packet} has a packet identifier that is in use")
-        delivery.packet_id, delivery.sent_on = packet.packet_id, connection
+        delivery.packet_id, delivery.sent_on, delivery.turn = packet.packet_id, connection, self._next_turn()
         if delivery.loose:
             about = packet.properties
             delivery.qos, delivery.retain, delivery.loose = packet.qos, packet.retain, False

@@ -40,7 +40,7 @@ from bridge.mqtt.packet import (
     Will,
 )
 
-__all__ = ["BEFORE", "CLOSED", "NAMES", "Seen", "Stage", "Step", "describe", "sequences"]
+__all__ = ["BAD_FILTERS", "BEFORE", "CLOSED", "NAMES", "Seen", "Stage", "Step", "describe", "sequences"]
 
 Step: TypeAlias = tuple[str, dict[str, Any]]
 CLOSED = "the connection is closed"

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
-from tests.broker.differences import EXPLANATIONS, Case
+from tests.broker.differences import EXPLANATIONS, Case, ends_after
 from tests.broker.minimal import minimal
 from tests.broker.sequences import BEFORE, Seen, Stage, Step, describe, sequences
 from tests.gateway import Gateway
@@ -81,6 +81,8 @@ def compare(stages: tuple[Stage, Stage], steps: list[Step]) -> int:
                     fail(case, a.get(who, []), b.get(who, []), "unexplained")
                 if not same:
                     return nth + 1
+            if ends_after(steps[nth]):
+                return nth + 1
         return len(steps)
     finally:
         ours.close()
