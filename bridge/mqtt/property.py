@@ -219,18 +219,21 @@ def decode(packet: P, data: bytes, at: int, end: int) -> tuple[Properties | None
 
 
 def _elsewhere(packet: P, number: int, data: bytes, at: int, stop: int) -> int | None:
-    """What Mosquitto says of a property out of place: it reads its value before it looks at the place.
+    """What Mosquitto says of a property out of place: it reads the whole block before it looks at places.
 
     (Section 2.2.2.2 has 0x81 for both, one that is none and one that is in the wrong packet.)
     """
-    row = TABLE.get(number)
-    if row is None or packet in (P.SUBSCRIBE, P.UNSUBSCRIBE):
+    if packet in (P.SUBSCRIBE, P.UNSUBSCRIBE):
         return None
     try:
-        _READ[row.kind](data, at, stop)
+        while (row := TABLE.get(number)) is not None:
+            _, at = _READ[row.kind](data, at, stop)
+            if at >= stop:
+                return ReasonCode.PROTOCOL_ERROR
+            number, at = data[at], at + 1
     except MalformedPacket:
-        return None
-    return ReasonCode.PROTOCOL_ERROR
+        pass
+    return None
 
 
 def _check(found: dict[str, Any]) -> None:

@@ -48,6 +48,8 @@ OTHER_CODES = [
     ("e0 06 00 04 1c 0001 78", 0x82, 0x00),  # and one that names a server
     ("e0 04 00 02 01 00", 0x81, 0x82),  # a property out of place
     ("e0 03 00 01 01", 0x81, 0x81),  # the same, cut short
+    ("e0 06 00 04 01 00 70 00", 0x81, 0x81),  # or followed by one that is none
+    ("e0 06 00 04 01 00 01 00", 0x81, 0x82),
     ("e0 04 00 02 7f 00", 0x81, 0x81),  # a property that is none
     ("82 09 0001 02 0100 0001 61 00", 0x81, 0x81),
     ("30 03 0000 00", 0x82, 0x81),  # PUBLISH with neither topic nor alias
