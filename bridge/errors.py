@@ -15,12 +15,15 @@ class MalformedPacket(BridgeError):
     """A device broke the protocol: close its connection, and nothing else.
 
     `reason` is the MQTT 5 reason code to say so with, such as 0x81 (Malformed
-    Packet), 0x82 (Protocol Error) or 0x95 (Packet too large).
+    Packet), 0x82 (Protocol Error) or 0x95 (Packet too large). `mosquitto` is what
+    Mosquitto says of the same: another code, 0 for closing without a word, or None for
+    the same code.
     """
 
-    def __init__(self, text: str, reason: int = 0x81) -> None:
+    def __init__(self, text: str, reason: int = 0x81, mosquitto: int | None = None) -> None:
         super().__init__(text)
         self.reason = reason
+        self.mosquitto = mosquitto
 
 
 class ConfigError(BridgeError):

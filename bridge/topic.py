@@ -21,12 +21,14 @@ __all__ = [
     "Pattern",
     "check_topic_filter",
     "check_topic_name",
+    "has_control",
     "matches",
 ]
 
 LEVELS_MAX: Final = 200  # a topic of 65,535 slashes has crashed other brokers; nobody needs more than this
 LEVELS_ANY: Final = 65_536  # as many as a topic of 65,535 bytes can have
 TOPIC_BYTES_MAX: Final = 65_535  # [MQTT-4.7.3-3]
+_CONTROL: Final = re.compile(r"[\x01-\x1f\x7f-\x9f]")
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
 
@@ -71,6 +73,11 @@ def _check_common(text: str, levels_max: int) -> str | None:
     if len(text) > TOPIC_BYTES_MAX // 4 and len(text.encode("utf-8", "surrogatepass")) > TOPIC_BYTES_MAX:
         return f"a topic may have at most {TOPIC_BYTES_MAX} bytes"
     return None
+
+
+def has_control(text: str) -> bool:
+    """Whether there is a control character in it. MQTT lets a receiver refuse such text; we let it pass."""
+    return _CONTROL.search(text) is not None
 
 
 def matches(topic_filter: str, topic: str) -> bool:

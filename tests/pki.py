@@ -44,9 +44,9 @@ class Pair:
 
 
 class Authority:
-    """A root authority, and whatever it signs. All files lie in one folder."""
+    """A root authority, or one with another `above` it, and whatever it signs, all in one folder."""
 
-    def __init__(self, folder: Path, name: str = "plant") -> None:
+    def __init__(self, folder: Path, name: str = "plant", above: Authority | None = None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.name = folder, name
         self.certificate = folder / f"{name}-ca.pem"
@@ -56,14 +56,14 @@ class Authority:
         made = (
             x509.CertificateBuilder()
             .subject_name(self._subject)
-            .issuer_name(self._subject)
+            .issuer_name(above._subject if above else self._subject)
             .public_key(self._key.public_key())
             .serial_number(x509.random_serial_number())
             .not_valid_before(_now() - 30 * _DAY)
             .not_valid_after(_now() + 30 * _DAY)
             .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(self._key.public_key()), critical=False)
-            .sign(self._key, hashes.SHA256())
+            .sign(above._key if above else self._key, hashes.SHA256())
         )
         self.certificate.write_bytes(made.public_bytes(serialization.Encoding.PEM))
 

@@ -68,7 +68,7 @@ class Admission:
             link.close(ReasonCode.NOT_AUTHORIZED, "this client identifier belongs to another user")
             return
         if old is None and len(self._broker.subscribers) >= self._broker.limits.sessions_max:
-            link.close(ReasonCode.QUOTA_EXCEEDED, "too many sessions")
+            link.close(ReasonCode.SERVER_BUSY, "too many sessions")
             return
         self._let_in(link, packet, identity, client_id, assigned)
 
@@ -196,7 +196,10 @@ def _impossible(link: Link, packet: Connect) -> tuple[int, str] | None:
             "no authentication method is spoken here",
         )  # [MQTT-4.12.0-1]
     if not packet.client_id and not limits.empty_client_ids:
-        return ReasonCode.CLIENT_IDENTIFIER_NOT_VALID, "a client identifier is needed here"
+        reason = ReasonCode.CLIENT_IDENTIFIER_NOT_VALID
+        if limits.like_mosquitto and packet.version == 5:
+            reason = ReasonCode.UNSPECIFIED_ERROR
+        return reason, "a client identifier is needed here"
     longest_s = limits.keep_alive_max_s
     if packet.version < 5 and longest_s < 65_535 and not 0 < packet.keep_alive_s <= longest_s:
         # MQTT 3 has no Server Keep Alive, and a device that was silent for as long as it asked for

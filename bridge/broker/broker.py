@@ -29,6 +29,7 @@ from bridge.broker.subscriber import Subscriber
 from bridge.broker.subscribing import subscribe, unsubscribe
 from bridge.clock import Clock
 from bridge.message import Message
+from bridge.mqtt.likeness import refuse_mistaken
 from bridge.mqtt.packet import (
     PINGRESP,
     Connect,
@@ -117,8 +118,6 @@ class Broker:
         oldest = self.sessions.restore()
         self.inlet.forget_decisions()
         self.delivery.restore(oldest)
-        for subscriber in self.subscribers.values():
-            subscriber.session.begin_anew()
         # Last, because a will that is due finds its subscribers only when all of them are back.
         for subscriber in list(self.subscribers.values()):
             self.sessions.pass_time(subscriber)
@@ -185,6 +184,7 @@ class Broker:
     async def stop(self) -> None:
         """Send everyone away, after the last commit and its acknowledgements; sessions and wills stay."""
         self._stopping = True
+        self.logins.close()
         await self.spool.committer.flush()
         self._flush()
         for link in list(self.links):
@@ -234,12 +234,17 @@ class Broker:
             return False
         session = subscriber.session
         kind = type(packet)
+        like_mosquitto = link.limits.like_mosquitto
+        if like_mosquitto and isinstance(packet, Puback | Pubrec | Pubcomp):
+            refuse_mistaken(session, packet)
         if kind is Puback:
             session.puback(packet.packet_id, packet.reason)  # type: ignore[union-attr]
             self._answered(subscriber)
         elif isinstance(packet, Pubrec):
             pubrel = session.pubrec(packet.packet_id, packet.reason)
             self._answered(subscriber)
+            if pubrel is not None and like_mosquitto:
+                pubrel = Pubrel(packet.packet_id)  # 0x92 is not said there
             if pubrel is not None:
                 self._answer_durable(link, subscriber, pubrel)
         elif kind is Pubcomp:
@@ -248,7 +253,10 @@ class Broker:
         elif isinstance(packet, Pubrel):
             # Not on the disk yet, and PUBCOMP says so much more than PUBREC that it has to wait too.
             storing = session.inbound.get(packet.packet_id) is False
-            self._answer_durable(link, subscriber, session.pubrel(packet.packet_id), storing)
+            pubcomp = session.pubrel(packet.packet_id)
+            if like_mosquitto:
+                pubcomp = Pubcomp(packet.packet_id)
+            self._answer_durable(link, subscriber, pubcomp, storing)
         elif kind is Pingreq:
             link.answer(PINGRESP)
         elif isinstance(packet, Subscribe):
@@ -328,7 +336,7 @@ class Broker:
         waits for a device that may not have it any more is let go when its turn comes.
         """
         self.access = access
-        self.logins.replace(users)
+        self.logins.replace(users, self.limits.failed_logins_max)
         for subscriber in self.subscribers.values():
             subscriber.allow(access.rights(subscriber.identity, subscriber.session.client_id))
             if subscriber.link is not None:

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from bridge.broker.inlet import Decision
     from bridge.broker.link import Link
     from bridge.broker.subscriber import Subscriber
+    from bridge.policy.subscriptions import SharedGroup
 
 __all__ = ["Delivery"]
 
@@ -86,10 +87,8 @@ class Delivery:
         for subscriber, subscriptions in matched.owners.items():
             logged |= self._give(message, subscriber, subscriptions, imprints)
         chosen: Chosen = []
-        topic = message.topic
         for group in matched.groups:
-            picked = group.choose(lambda one: one.link is not None and one.rights.may_receive(topic))
-            picked = picked or group.choose(lambda one: one.outlives and one.rights.may_receive(topic))
+            picked = _choose(group, message)
             if picked is None:
                 continue
             subscriber, subscription = picked
@@ -371,3 +370,17 @@ class Delivery:
             # still gets what was stored for it.
             lowest = min(lowest, subscriber.measure(self._position))
         self._log.trim(lowest)
+
+
+def _choose(
+    group: SharedGroup[Subscriber, Subscription], message: Message
+) -> tuple[Subscriber, Subscription] | None:
+    """Who of a group gets the message: somebody who is connected, if there is one."""
+    topic, members = message.topic, group.members
+    picked = group.choose(lambda one: one.link is not None and one.rights.may_receive(topic))
+    if picked is None and message.qos:
+        # Of those who sleep, one that asked for QoS 0 would get nothing.
+        picked = group.choose(
+            lambda one: one.outlives and members[one].qos > 0 and one.rights.may_receive(topic)
+        )
+    return picked

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from bridge.broker.link import Link
-from bridge.broker.stored import Note, encode
+from bridge.broker.stored import IN_DOWNLINK, IN_UPLINK, Note, encode
 from bridge.errors import MalformedPacket, StoreError, StoreFull
 from bridge.message import Message, Properties
 from bridge.mqtt.packet import Packet, Puback, Publish, Pubrec, Subscription
@@ -40,8 +40,6 @@ __all__ = ["Audience", "Decision", "Inlet"]
 DECISIONS_MAX: Final = 20_000  # topics whose decision is kept; beyond, all are forgotten and made anew
 ENTRY_BYTES: Final = 64  # at most: header of a record, and what MessagePack adds to a message
 _RESERVED: Final = ("$SYS", "$share/")
-_IN_UPLINK: Final = 1  # bits of `Session.half_stored`
-_IN_DOWNLINK: Final = 2
 PROPERTIES_BYTES: Final = 256  # at most: the names of MQTT 5 properties beside their values
 
 
@@ -198,7 +196,7 @@ class Inlet:
                     topic, packet.payload, qos, packet.retain, publisher, now_ns, packet.properties
                 )
                 audience = decision.audience
-                if audience is not None and not stored_in & _IN_UPLINK:
+                if audience is not None and not stored_in & IN_UPLINK:
                     if careful and not self._admit(link, decision, message):
                         if not (audience.droppable and self._only_full()):
                             if qos:
@@ -218,7 +216,7 @@ class Inlet:
                 if packet.retain:
                     broker.retain(message, link.identity)
                 if decision.matches is not None:
-                    if not stored_in & _IN_DOWNLINK:
+                    if not stored_in & IN_DOWNLINK:
                         broker.delivery.distribute(message, decision, note_id)
                 elif audience is None:
                     self.unrouted += not packet.retain

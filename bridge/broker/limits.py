@@ -27,6 +27,7 @@ class Limits(msgspec.Struct, frozen=True):
     maximum_qos: int = 2
     retain_available: bool = True
     empty_client_ids: bool = True  # whether a device without a Client Identifier is given one
+    like_mosquitto: bool = False  # refuse as Mosquitto does, for devices that were only ever tried with it
     reason_strings: bool = True  # whether refusals are explained, to clients that want it (MQTT 5)
     # ---- one session ----
     # Not acknowledged by one device, asleep or slow, window included: a position each, and one

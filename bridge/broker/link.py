@@ -38,15 +38,15 @@ class Receipt:
     """What one commit allows one link to say: runs of PUBACK or PUBREC, and packets, in order.
 
     `takers` has the audience in the cloud of every message that the commit stores. The
-    session is kept here because the link may have lost it, or its socket, before the
+    subscriber is kept here because the link may have lost it, or its socket, before the
     commit is done.
     """
 
-    __slots__ = ("answers", "read_bytes", "session", "takers", "turn")
+    __slots__ = ("answers", "read_bytes", "subscriber", "takers", "turn")
 
-    def __init__(self, turn: int, session: Session | None) -> None:
+    def __init__(self, turn: int, subscriber: Subscriber | None) -> None:
         self.turn = turn
-        self.session = session
+        self.subscriber = subscriber
         self.answers: list[Answers | Puback | Pubrec | Pubrel | Pubcomp | Suback | Unsuback] = []
         self.takers: list[Audience] = []
         self.read_bytes = 0
@@ -149,6 +149,7 @@ class Link(asyncio.Protocol):
             limits.connect_wait_s,
             levels_max=limits.topic_levels_max,
             reason_strings=limits.reason_strings,
+            like_mosquitto=limits.like_mosquitto,
         )
         self.broker.arrived(self)
 
@@ -251,8 +252,7 @@ class Link(asyncio.Protocol):
         committer = self.broker.spool.committer
         receipt = self._receipt
         if receipt is None or receipt.turn != committer.turn:
-            session = self.subscriber.session if self.subscriber is not None else None
-            receipt = self._receipt = Receipt(committer.turn, session)
+            receipt = self._receipt = Receipt(committer.turn, self.subscriber)
             committer.when_durable(partial(self.committed, receipt))
         return receipt
 
@@ -274,15 +274,17 @@ class Link(asyncio.Protocol):
         if receipt is self._receipt:
             self._receipt = None
         self._uncommitted -= receipt.read_bytes
-        session = receipt.session
+        subscriber = receipt.subscriber
+        session = subscriber.session if subscriber is not None else None
         if error is not None:
             for answer in receipt.answers:
                 if isinstance(answer, tuple):
                     self.broker.inlet.refused += len(answer[1])
                     if answer[0] is Pubrec and session is not None:
                         self._forget_unstored(session, answer[1])
-            if self.subscriber is not None:
-                self.broker.sessions.touch(self.subscriber, commit=False)  # else they would come back with it
+            if subscriber is not None:
+                # Also when the device is gone: its row still has them, and is going to be written.
+                self.broker.sessions.touch(subscriber, commit=False)
             self.close(ReasonCode.QUOTA_EXCEEDED, str(error))
             return
         for audience in receipt.takers:

@@ -32,7 +32,7 @@ from bridge.broker.crowd import SPARE_DESCRIPTORS
 from bridge.broker.door import Door
 from bridge.broker.link import Link
 from bridge.broker.sockets import listen_tcp, listen_unix, unlink_unix
-from bridge.broker.tls import HANDSHAKE_WAIT_S, SHUTDOWN_WAIT_S, TlsFiles, build_context
+from bridge.broker.tls import HANDSHAKE_WAIT_S, SHUTDOWN_WAIT_S, TlsFiles, build_context, handshaking
 from bridge.errors import ConfigError
 
 __all__ = ["Listener", "Place"]
@@ -223,6 +223,7 @@ class Listener:
             if self._context is None:
                 await self._loop.connect_accepted_socket(self._protocol(guest), sock)
             else:
+                handshaking.set(sock)
                 await self._loop.connect_accepted_socket(
                     self._protocol(guest),
                     sock,

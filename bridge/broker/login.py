@@ -46,6 +46,7 @@ THREADS: Final = 2
 # Eight seconds of hashing: who would wait longer has missed the deadline of CONNECT before. A CONNECT
 # of 64 KiB each, that is 32 MiB.
 WAITING_MAX: Final = 512
+WAITING_OF_ONE_MAX: Final = WAITING_MAX // 2  # address: a crowd from there leaves room for the others
 # Not 0x86, which MQTT 3 would hear as 4, "malformed": devices know 5 from Mosquitto, and 0x87 in MQTT 5.
 _REFUSED: Final = ReasonCode.NOT_AUTHORIZED
 _WRONG: Final = "the user name or the password is wrong"
@@ -92,6 +93,11 @@ class Logins:
         self._closed = False
         self.replace(users)
 
+    @property
+    def users(self) -> Mapping[str, Password] | None:
+        """Whom there is to log in; None where nobody is asked for a password."""
+        return self._users
+
     def replace(self, users: Mapping[str, Password] | None, failures_max: int | None = None) -> None:
         """From now on these users count, also for whoever is being hashed right now."""
         self._users = users
@@ -107,7 +113,7 @@ class Logins:
         self._closed = True
         waiting, self._waiting = self._waiting, {}
         for login in waiting:
-            self._tell(login, None, ReasonCode.SERVER_SHUTTING_DOWN)
+            self._tell(login, None, ReasonCode.SERVER_UNAVAILABLE)
         if self._threads is not None:
             self._threads.shutdown(wait=False, cancel_futures=True)
 
@@ -166,14 +172,14 @@ class Logins:
 
     def _queue(self, link: Link, packet: Connect, done: Done) -> None:
         if self._closed:
-            done(None, ReasonCode.SERVER_SHUTTING_DOWN, "")
+            done(None, ReasonCode.SERVER_UNAVAILABLE, "")
             return
         bucket = self._rates.of(link.address)
         if self._rates.spent(bucket):
             self.limited += 1
             done(None, ReasonCode.CONNECTION_RATE_EXCEEDED, _TOO_MANY)
             return
-        if len(self._waiting) >= WAITING_MAX:
+        if len(self._waiting) >= WAITING_MAX or len(bucket.waiting) >= WAITING_OF_ONE_MAX:
             done(None, ReasonCode.SERVER_BUSY, "too many logins at once")
             return
         login = _Login(link, packet, done, bucket)

@@ -19,6 +19,7 @@ __all__ = ["Bucket", "Rates"]
 T = TypeVar("T")
 
 ADDRESSES_MAX: Final = 4_096  # whoever has more of them is stopped by the bounded pool alone
+TRYING_MAX: Final = 4  # of one address at a time: whoever comes from elsewhere waits for no more of them
 _PER_SECOND: Final = 1.0
 
 
@@ -66,7 +67,7 @@ class Rates(Generic[T]):
     def next(self, bucket: Bucket[T]) -> T | None:
         """The next that may be tried now, from those that wait; it counts as tried from here on."""
         self._refill(bucket, self._now())
-        if not bucket.waiting or bucket.trying + 1 > bucket.tokens:
+        if not bucket.waiting or bucket.trying >= TRYING_MAX or bucket.trying + 1 > bucket.tokens:
             return None
         bucket.trying += 1
         return bucket.waiting.popleft()

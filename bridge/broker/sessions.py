@@ -19,6 +19,8 @@ import msgspec
 from bridge.broker.limits import Limits
 from bridge.broker.stored import (
     CHECKPOINT,
+    IN_DOWNLINK,
+    IN_UPLINK,
     JUMPS,
     Checkpoint,
     StoredSession,
@@ -45,8 +47,6 @@ __all__ = ["Sessions"]
 
 log = logging.getLogger(__name__)
 
-_IN_UPLINK: Final = 1  # bits of `Session.half_stored`
-_IN_DOWNLINK: Final = 2
 # A start reads the uplink from the checkpoint on: this much takes some 50 ms.
 CHECKPOINT_EVERY_BYTES: Final = 4 * 1024 * 1024
 _LOOK_AGAIN_S: Final = 86_400.0  # a timer far away is looked at once a day: loops do not take months
@@ -88,16 +88,18 @@ class Sessions:
         return subscriber
 
     def awake(self, subscriber: Subscriber, outlives: bool) -> None:
-        """The session has a connection, and will or will not outlive it."""
+        """The session has a connection, and will or will not outlive it.
+
+        One that was stored before goes on through the log either way: what was published
+        for it a moment ago is on its way there, and would find nobody.
+        """
         if subscriber.timer is not None:
             subscriber.timer.cancel()
             subscriber.timer = None
         subscriber.disconnected_at_ns = 0
-        subscriber.outlives = outlives
-        if outlives:
+        subscriber.outlives = subscriber.outlives or outlives
+        if subscriber.outlives:
             self.save(subscriber)
-        else:
-            self._unsave(subscriber)
 
     def sleep(self, subscriber: Subscriber) -> None:
         """Its connection is gone: the clocks of the session and of its will start."""
@@ -121,7 +123,7 @@ class Sessions:
             will_due = None
         ends_at = session.ends_at()
         if ends_at is not None and ends_at <= now:
-            self.expired += subscriber.outlives
+            self.expired += session.expiry_interval_s > 0
             self.end(subscriber)
             return
         next_at = min((at for at in (will_due, ends_at) if at is not None), default=None)
@@ -271,6 +273,8 @@ class Sessions:
         # It was connected when the house fell, or else nobody knew then what time it was.
         known = CLOCK_PLAUSIBLE_NS < stored.disconnected_at_ns <= now_ns
         subscriber.disconnected_at_ns = stored.disconnected_at_ns if known else now_ns
+        if not known:
+            self.save(subscriber)  # or its clock would begin again with every start
         return subscriber
 
     def _find_half_stored(self) -> None:
@@ -283,8 +287,8 @@ class Sessions:
             return
         self._checkpoint = decode_checkpoint(row)
         for bit, part, position in (
-            (_IN_UPLINK, self._spool.uplink, self._checkpoint.uplink),
-            (_IN_DOWNLINK, self._spool.downlink, self._checkpoint.downlink),
+            (IN_UPLINK, self._spool.uplink, self._checkpoint.uplink),
+            (IN_DOWNLINK, self._spool.downlink, self._checkpoint.downlink),
         ):
             for client_id, packet_id in _arrivals(part, position):
                 subscriber = self.by_client_id.get(client_id)

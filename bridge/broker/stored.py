@@ -27,6 +27,8 @@ from bridge.mqtt.session import Delivery, InFlight, Session, Stage
 
 __all__ = [
     "CHECKPOINT",
+    "IN_DOWNLINK",
+    "IN_UPLINK",
     "JUMPS",
     "Checkpoint",
     "Note",
@@ -46,6 +48,8 @@ __all__ = [
 
 CHECKPOINT: Final = ""  # no Client Identifier is empty
 JUMPS: Final = "\0clock"  # and none has a zero in it
+IN_UPLINK: Final = 1  # bits of `Session.half_stored`
+IN_DOWNLINK: Final = 2
 
 
 class StoredSession(msgspec.Struct, frozen=True, array_like=True):

@@ -28,7 +28,7 @@ def merge(
 
     Overlapping subscriptions make one delivery with the highest QoS of them and all
     of their identifiers [MQTT-3.3.4-2], [MQTT-3.3.4-5]. A retained message for a new
-    subscription keeps RETAIN whatever the subscription says [MQTT-3.3.1-8].
+    subscription keeps RETAIN whatever the subscription says v3 [MQTT-3.3.1-8].
     """
     qos, retain = -1, retained
     identifiers: tuple[int, ...] = ()

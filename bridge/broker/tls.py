@@ -5,6 +5,7 @@ kind refuses the start, and at a reload the context of before stays in force. Wh
 context was built from is never looked at again, so a reload makes a new one.
 
     certificate, key    who we are; every byte that the key signs is worth its secrecy
+    chain               what devices need to know us by, where the certificate's file leaves it out
     client_ca           whose certificates we believe: what stands in it, nothing else
     crl                 which of those no longer; then one that covers nobody lets in nobody
 
@@ -19,9 +20,12 @@ trust is refused like one that is expired, and no connection comes of it.
 from __future__ import annotations
 
 import asyncio.sslproto
+import contextlib
 import re
+import socket
 import ssl
 import unicodedata
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -30,7 +34,7 @@ import msgspec
 from bridge.errors import ConfigError
 from bridge.private import check_private
 
-__all__ = ["HANDSHAKE_WAIT_S", "SHUTDOWN_WAIT_S", "TlsFiles", "build_context", "user_of"]
+__all__ = ["HANDSHAKE_WAIT_S", "SHUTDOWN_WAIT_S", "TlsFiles", "build_context", "handshaking", "user_of"]
 
 HANDSHAKE_WAIT_S: Final = 5.0
 SHUTDOWN_WAIT_S: Final = 2.0  # what a device gets to answer our goodbye
@@ -61,6 +65,7 @@ class TlsFiles(msgspec.Struct, frozen=True):
     crl: Path | None = None
     user_from: UserFrom = "cn"
     tls_min: Literal["1.2", "1.3"] = "1.2"
+    chain: Path | None = None  # only without `client_ca`: both would be one store, and clients' too
 
 
 def build_context(files: TlsFiles) -> ssl.SSLContext:
@@ -70,9 +75,12 @@ def build_context(files: TlsFiles) -> ssl.SSLContext:
     context.set_ciphers(_CIPHERS)
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
     context.num_tickets = 1
+    context.sslobject_class = _Telling
     _load_own(context, files)
     if files.client_ca is not None:
         _load_clients(context, files, files.client_ca)
+    elif files.chain is not None:
+        _load_chain(context, files.chain)
     return context
 
 
@@ -100,6 +108,17 @@ def _load_own(context: ssl.SSLContext, files: TlsFiles) -> None:
                 f"{files.key} is not the key of {files.certificate}; give the two that were made together"
             ) from None
         raise ConfigError(f"{files.certificate} with {files.key} cannot be used: {why}") from None
+
+
+def _load_chain(context: ssl.SSLContext, chain: Path) -> None:
+    """OpenSSL completes the chain it sends from the store that it would check clients against."""
+    what = "the certificates of the authorities above this gateway's"
+    _labels(chain, b"CERTIFICATE", what)
+    blocks = b"\n".join(found[0] for found in _CERTIFICATE.finditer(_read(chain)))
+    try:
+        context.load_verify_locations(cadata=blocks.decode("ascii"))
+    except (ssl.SSLError, ValueError) as error:
+        raise ConfigError(f"{chain} cannot be read as PEM: {_reason(error)}; it has to hold {what}") from None
 
 
 def _load_clients(context: ssl.SSLContext, files: TlsFiles, client_ca: Path) -> None:
@@ -201,6 +220,37 @@ def user_of(certificate: dict[str, Any], user_from: Literal["cn", "san"]) -> str
     return name
 
 
+# Whose handshake it is that goes on right now; the event loop keeps it for all that follows from it.
+handshaking: ContextVar[socket.socket | None] = ContextVar("handshaking", default=None)
+
+
+class _Telling(ssl.SSLObject):
+    """A TLS connection that says why it ends a handshake.
+
+    OpenSSL has the alert ready ("certificate expired"), and TLS wants it sent. The event
+    loops drop the connection with the alert unsent, so a device only learns that it is
+    not wanted. Sent past them, as far as the socket takes it: nothing follows anyway.
+    """
+
+    @classmethod
+    def _create(cls, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO, *args: Any, **more: Any) -> Any:
+        made = super()._create(incoming, outgoing, *args, **more)  # type: ignore[misc]
+        made.outgoing = outgoing
+        return made
+
+    def do_handshake(self) -> None:
+        try:
+            super().do_handshake()
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            raise
+        except ssl.SSLError:
+            sock = handshaking.get()
+            if sock is not None and (alert := self.outgoing.read()):  # type: ignore[attr-defined]
+                with contextlib.suppress(OSError):
+                    sock.send(alert)
+            raise
+
+
 def _naming(user_from: UserFrom) -> type[ssl.SSLObject]:
     """A class of TLS connections whose `getpeercert` says `{"user": name}`, or refuses the handshake.
 
@@ -208,7 +258,7 @@ def _naming(user_from: UserFrom) -> type[ssl.SSLObject]:
     answer with the transport. An error of class SSLError ends the handshake.
     """
 
-    class Naming(ssl.SSLObject):
+    class Naming(_Telling):
         def getpeercert(self, binary_form: bool = False) -> Any:
             try:
                 certificate: Any = super().getpeercert(binary_form)

@@ -126,6 +126,8 @@ def _replace(path: Path, lines: list[str]) -> None:
         with open(fd, "w", encoding="utf-8") as file:
             if path.exists():
                 _keep_owner(fd, path)
+            else:
+                _owner_of_folder(fd, path.parent)
             file.writelines(f"{line}\n" for line in lines)
             file.flush()
             os.fsync(fd)
@@ -154,3 +156,10 @@ def _keep_owner(fd: int, path: Path) -> None:
         except PermissionError:
             mode = 0o600  # our own group is not the one that was meant
     os.fchmod(fd, mode)
+
+
+def _owner_of_folder(fd: int, folder: Path) -> None:
+    """A new file that root makes in the folder of a service is for the service to read."""
+    owner = folder.stat()
+    if os.geteuid() == 0 and owner.st_uid != 0:
+        os.fchown(fd, owner.st_uid, owner.st_gid)

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bridge.config.load import load
+from bridge.config.problem import ConfigProblems
 from bridge.config.routes import warnings
+from bridge.config.users import users_warnings
 from bridge.errors import BridgeError, ConfigError
 from bridge.observe import logs
 
@@ -41,10 +43,15 @@ def run_gateway(
     from bridge import app  # brings the store, the broker and every sink
 
     def started(gateway: Gateway) -> None:
-        print(_banner(config, [listener.url for listener in gateway.listeners]), file=sys.stderr, flush=True)
+        notes = warnings(config) + users_warnings(gateway.broker.logins.users)
+        banner = _banner(config, [listener.url for listener in gateway.listeners], notes)
+        print(banner, file=sys.stderr, flush=True)
 
     try:
         return app.run(config, started, read)
+    except ConfigProblems as error:  # in a file that the configuration names
+        print(error, file=sys.stderr)
+        return ConfigError.EXIT_CODE
     except (BridgeError, OSError) as error:
         print(f"edgespool: {error}", file=sys.stderr)
         return 1
@@ -89,7 +96,7 @@ def _zeromq_sink(config: Config) -> tuple[str, str]:
     return name, "bind" if options.bind is not None else "connect"
 
 
-def _banner(config: Config, listeners: list[str]) -> str:
+def _banner(config: Config, listeners: list[str], notes: list[str]) -> str:
     """What a person wants to know once it runs: where it listens, where it keeps, where it sends."""
     from bridge.sinks.options import describe
 
@@ -100,5 +107,5 @@ def _banner(config: Config, listeners: list[str]) -> str:
         sink = config.sinks[route.to]
         lines.append(f"  route    {name}: {', '.join(route.from_)} -> {route.to} ({describe(sink.options)})")
     lines.append(f"  status   {f'http://{config.web.listen}' if config.web else 'off'}")
-    lines += [f"  note     {warning}" for warning in warnings(config)]
+    lines += [f"  note     {note}" for note in notes]
     return "\n".join(lines)

@@ -2,7 +2,7 @@
 
 Nothing is opened: no port, no spool, no far end. What can be known without them
 includes whether the library of each sink is installed, and what the files say that
-`access` names.
+`access` and `curve` name.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from bridge.config.rights import load_access
 from bridge.config.routes import warnings
 from bridge.config.users import users_warnings
 from bridge.errors import ConfigError
-from bridge.sinks.options import describe
+from bridge.sinks.options import SinkOptions, ZeromqOptions, describe
 
 __all__ = ["validate_file"]
 
@@ -38,6 +38,7 @@ def validate_file(path: Path) -> int:
                 raise ConfigError(
                     f"{path} sinks.{name}: {library} is missing; pip install 'edgespool[{extra}]'"
                 )
+            _check_keys(path, name, sink.options)
         check_places(config)
     except ConfigError as error:
         print(error, file=sys.stderr)
@@ -53,9 +54,19 @@ def validate_file(path: Path) -> int:
     for name, route in config.routes.items():
         print(f"  route     {name}: {', '.join(route.from_)} -> {route.to}, address {route.address}")
     print(f"  status    {config.web.listen if config.web else 'off'}")
-    for warning in warnings(config) + (users_warnings(users) if users is not None else []):
+    for warning in warnings(config) + users_warnings(users):
         print(f"  warning   {warning}")
     return 0
+
+
+def _check_keys(path: Path, name: str, options: SinkOptions) -> None:
+    if isinstance(options, ZeromqOptions) and options.curve is not None:
+        from bridge.sinks.curve import from_options
+
+        try:
+            from_options(options.curve)
+        except ConfigError as error:
+            raise ConfigError(f"{path} sinks.{name}.zeromq.curve.{error}") from None
 
 
 def _counted(things: Sized | None, what: str) -> str:

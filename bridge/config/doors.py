@@ -49,6 +49,7 @@ def build_place(config: Config, listener: Listener) -> Place:
             located(listener.crl),
             listener.user_from,
             listener.tls_min,
+            located(listener.chain),
         )
     return Place(
         listener.kind,

@@ -34,6 +34,7 @@ class DeviceLimits(Section):
     retain: bool | None = None
     empty_client_ids: bool | None = None
     reason_strings: bool | None = None
+    like_mosquitto: bool | None = None
     session_messages: Annotated[int, Field(ge=1)] | None = None
     session_bytes: Annotated[Size, Field(ge=1024)] | None = None
     session_expiry: Annotated[Duration, Field(ge=1)] | None = None

@@ -30,6 +30,7 @@ KINDS: Final[tuple[Kind, ...]] = ("mqtt", "mqtts", "ws", "wss", "unix")
 _TLS_KEYS: Final[tuple[str, ...]] = (
     "certificate",
     "key",
+    "chain",
     "client_ca",
     "client_certificate",
     "crl",
@@ -51,6 +52,10 @@ class Listener(Section):
         None
     )
     key: Annotated[Path | None, Field(description="PEM file with its private key")] = None
+    chain: Annotated[
+        Path | None,
+        Field(description="PEM file with the authorities above ours, where 'certificate' leaves them out"),
+    ] = None
     client_ca: Annotated[
         Path | None, Field(description="PEM file; devices show a certificate signed by it")
     ] = None
@@ -126,6 +131,8 @@ class Listener(Section):
             stray := [key for key in ("client_certificate", "crl", "user_from") if key in given]
         ):
             raise ValueError(f"{stray[0]!r} needs 'client_ca': the authority of the devices' certificates")
+        if self.client_ca is not None and self.chain is not None:
+            raise ValueError("with 'client_ca' there is no 'chain'; append it to the certificate's own file")
         if self.unix is not None and not self.unix.is_absolute():
             raise ValueError(f"'{self.unix}' is relative; begin it with /")
         return self

@@ -10,6 +10,8 @@ their mistakes come in one report. Only text that is not YAML stops earlier.
 from __future__ import annotations
 
 import json
+import os
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -32,7 +34,7 @@ def load(path: Path | str | None, overrides: Mapping[str, Any] | None = None) ->
     if path is None:
         return _finish(Document("defaults", [], json.loads(json.dumps(DEFAULT)), {}, []), overrides)
     config = loads(read_text(Path(path)), str(path), overrides)
-    config.keep_folder(Path(path).parent)
+    config.keep_folder(Path(path).parent, exposed=_is_exposed(path))
     return config
 
 
@@ -58,6 +60,14 @@ def read_text(path: Path) -> str:
         line = before.count("\n") + 1
         column = len(before) - (before.rfind("\n") + 1) + 1
         raise ConfigProblems([Problem(str(path), line, column, "", "is not UTF-8 text")]) from None
+
+
+def _is_exposed(path: Path | str) -> bool:
+    """Whether everyone on this machine can read the file."""
+    try:
+        return bool(os.stat(path).st_mode & stat.S_IROTH)
+    except OSError:
+        return False  # it was read a moment ago, and is gone: to nobody's harm
 
 
 def _finish(document: Document, overrides: Mapping[str, Any] | None) -> Config:

@@ -15,6 +15,7 @@ import re
 import socket
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -232,6 +233,7 @@ class Config(Section):
 
     _secrets: frozenset[DocumentPath] = PrivateAttr(default=frozenset())
     _folder: Path = PrivateAttr(default_factory=Path.cwd)
+    _exposed: bool = PrivateAttr(default=False)
 
     @property
     def broker_limits(self) -> Limits:
@@ -250,9 +252,22 @@ class Config(Section):
         """The file that a relative path means: it is relative to the folder of the configuration."""
         return self._folder / path.expanduser()
 
-    def keep_folder(self, folder: Path) -> None:
-        """Remember where the configuration lies."""
+    def keep_folder(self, folder: Path, *, exposed: bool = False) -> None:
+        """Remember where the configuration lies, and whether everyone on this machine can read it."""
         self._folder = folder.absolute()
+        self._exposed = exposed
+
+    def exposed_passwords(self) -> list[str]:
+        """The sinks whose password stands in a file that everyone on this machine can read."""
+        if not self._exposed:
+            return []
+        return [
+            name
+            for name, entry in self.sinks.items()
+            if entry.amqp is not None
+            and ("sinks", name, "amqp", "url") not in self._secrets
+            and urlsplit(entry.amqp.url.get_secret_value()).password
+        ]
 
     def keep_secret(self, paths: frozenset[DocumentPath]) -> None:
         """Remember which values `describe` must not show."""

@@ -106,6 +106,11 @@ def warnings(config: Config) -> list[str]:
         entry = config.sinks.get(route.to)
         if entry is not None and isinstance(entry.options, MemoryOptions):
             found.append(f"routes.{name}: loses messages, because the sink {route.to!r} is only memory")
+    found += [
+        f"sinks.{name}: a password stands in a file that everyone on this machine can read; "
+        "chmod 600 it, or write ${cred:NAME} or ${file:/PATH} instead"
+        for name in config.exposed_passwords()
+    ]
     if config.web is not None and not is_loopback(split_host_port(config.web.listen)[0]):
         found.append(f"web.listen: everyone who can reach {config.web.listen} can read the status")
     return found

@@ -71,8 +71,10 @@ def parse_users(path: Path, text: str) -> dict[str, Password]:
     return users
 
 
-def users_warnings(users: Mapping[str, Password]) -> list[str]:
+def users_warnings(users: Mapping[str, Password] | None) -> list[str]:
     """What is allowed and probably not meant, one sentence each."""
+    if users is None:
+        return []
     if not users:
         return [
             "access.users: the password file is empty, so nobody can log in; edgespool passwd adds a user"

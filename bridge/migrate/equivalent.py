@@ -71,7 +71,9 @@ def _listeners(conf: Conf, directory: Path, notes: Notes) -> list[dict[str, Any]
         entry |= tls_keys(listener, directory, notes)
         if listener.origins and address[0] in ("ws", "wss"):
             entry["origins"] = listener.origins
-        if not ("client_ca" in entry and "user_from" not in entry):
+        if "client_certificate" in entry:
+            entry["anonymous"] = False  # without a certificate there is no name, and none is not enough
+        elif not ("client_ca" in entry and "user_from" not in entry):
             entry["anonymous"] = _anonymous(conf, listener)
         if limits := grants(listener, notes):
             entry["limits"] = limits
@@ -123,6 +125,11 @@ def _access(conf: Conf, entries: list[dict[str, Any]], directory: Path, notes: N
     rules = _only_prefixed(conf, _rules(acls, directory, notes))
     if rules is not None:
         access["rules"] = rules
+    if files:
+        for entry in entries:
+            # A password would do in place of the certificate that gives the name.
+            if entry.pop("client_certificate", None) is not None:
+                del entry["anonymous"]
     for entry, listener_users in zip(entries, passwords, strict=True):
         # Mosquitto believes a name that no password file denies, and rules for those without a name are
         # not for such a one.
@@ -200,7 +207,7 @@ def _limits(conf: Conf) -> dict[str, Any]:
     limits["session_messages"] = min(in_flight + queued, _WITHOUT_LIMIT) if queued > 0 else _WITHOUT_LIMIT
     queued_bytes = _number(house.get("max_queued_bytes"), 0)
     limits["session_bytes"] = format_size(max(queued_bytes, 1024)) if queued_bytes > 0 else "1TiB"
-    limits["reason_strings"] = False
+    limits |= {"reason_strings": False, "like_mosquitto": True}
     keep_alive = house.get("max_keepalive")
     if keep_alive is not None and (seconds := keep_alive.number(0, 65_535)):
         limits["keep_alive"] = format_duration(seconds)

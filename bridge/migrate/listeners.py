@@ -81,30 +81,23 @@ def tls_keys(listener: MosquittoListener, directory: Path, notes: Notes) -> dict
         "certificate": str(directory / certificate.value),
         "key": str(directory / key.value),
     }
+    asked = listener.flag("require_certificate")
     named = listener.flag("use_identity_as_username") or listener.flag("use_subject_as_username")
-    if listener.flag("require_certificate") or named:
+    if not (asked or named):
+        # Mosquitto asks for no certificate, but sends what stands there along with its own.
         if ca is not None:
-            keys["client_ca"] = str(directory / ca.value)
-        elif folder is not None:
-            file = str(directory / folder.value).rstrip("/") + ".pem"
-            keys["client_ca"] = file
-            notes.add(folder, f"one file is read; make it: cat {folder.value.rstrip('/')}/* > {file}")
-        else:
-            wanted = required or identity or subject
-            assert wanted is not None
-            raise wanted.wrong("needs 'cafile' or 'capath': the authority of the devices' certificates")
-        if not named:
-            keys["user_from"] = "password"
-        if crl is not None:
-            keys["crl"] = str(directory / crl.value)
-        if ca is not None and folder is not None:
-            notes.add(folder, f"only {ca.value} is read")
-    else:
-        for setting in (ca, folder, crl):
+            keys["chain"] = str(directory / ca.value)
+        for setting in (folder, crl):
             if setting is not None:
                 notes.add(
                     setting, "no device is asked for a certificate (require_certificate), so none is judged"
                 )
+    else:
+        keys |= _client_keys(listener, directory, notes)
+        if not named:
+            keys["user_from"] = "password"
+        elif not asked:
+            keys["client_certificate"] = "optional"
     if subject is not None and subject.flag():
         notes.add(subject, "the user is the common name (CN) of the certificate; rules have to name that")
     if (version := listener.get("tls_version")) is not None:
@@ -113,6 +106,22 @@ def tls_keys(listener: MosquittoListener, directory: Path, notes: Notes) -> dict
         elif version.value in ("tlsv1.1", "tlsv1"):
             notes.add(version, "TLS 1.2 is the oldest that is spoken")
     return keys
+
+
+def _client_keys(listener: MosquittoListener, directory: Path, notes: Notes) -> dict[str, Any]:
+    ca, folder, crl = listener.get("cafile"), listener.get("capath"), listener.get("crlfile")
+    if ca is not None:
+        file = str(directory / ca.value)
+        if folder is not None:
+            notes.add(folder, f"only {ca.value} is read")
+    elif folder is not None:
+        file = str(directory / folder.value).rstrip("/") + ".pem"
+        notes.add(folder, f"one file is read; make it: cat {folder.value.rstrip('/')}/* > {file}")
+    else:
+        wanted = listener.get("require_certificate", "use_identity_as_username", "use_subject_as_username")
+        assert wanted is not None
+        raise wanted.wrong("needs 'cafile' or 'capath': the authority of the devices' certificates")
+    return {"client_ca": file} | ({"crl": str(directory / crl.value)} if crl is not None else {})
 
 
 def grants(listener: MosquittoListener, notes: Notes) -> dict[str, Any]:

@@ -70,6 +70,7 @@ _CIPHERS: Final = "TLS 1.2 and newer with the ciphers of Python's default"
 GONE: Final = {
     "accept_protocol_versions": "3.1, 3.1.1 and 5 are all taken",
     "allow_duplicate_messages": "overlapping subscriptions of one client bring one copy",
+    "auth_plugin_deny_special_chars": "plug-ins of Mosquitto are not loaded",
     "auto_id_prefix": "a device without a Client Identifier is given one of ours",
     "autosave_interval": _SAVED,
     "autosave_on_changes": _SAVED,
@@ -113,7 +114,13 @@ PLUGIN: Final = frozenset(("plugin", "auth_plugin", "global_plugin", "plugin_loa
 # Of those that nothing comes of: what their values have to be, so that a slip of the pen is still found.
 FLAGS: Final = frozenset(
     (
-        *("allow_duplicate_messages", "autosave_on_changes", "check_retain_source", "connection_messages"),
+        *(
+            "allow_duplicate_messages",
+            "auth_plugin_deny_special_chars",
+            "autosave_on_changes",
+            "check_retain_source",
+            "connection_messages",
+        ),
         *("disable_client_cert_date_checks", "enable_control_api", "log_timestamp", "queue_qos0_messages"),
         *("proxy_protocol_v2_require_tls", "set_tcp_nodelay", "upgrade_outgoing_qos"),
         *("use_username_as_clientid", "cleansession", "local_cleansession", "notifications"),

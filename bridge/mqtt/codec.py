@@ -88,6 +88,7 @@ __all__ = [
 FILTERS_MAX: Final = 1_024  # in one SUBSCRIBE or UNSUBSCRIBE; a 1 MiB packet could hold 200,000
 
 _PROTOCOL_ERROR: Final = ReasonCode.PROTOCOL_ERROR
+_MALFORMED: Final = ReasonCode.MALFORMED_PACKET
 
 
 # ---- from bytes ----
@@ -124,10 +125,16 @@ def check_flags(first: int, version: int) -> None:
             raise MalformedPacket("PUBLISH with QoS 0 and DUP")  # [MQTT-3.3.1-2]
         return
     if packet == 0 or (packet == P.AUTH and version in (3, 4)):
-        raise MalformedPacket(f"packet type {packet} is reserved")
+        raise MalformedPacket(f"packet type {packet} is reserved", mosquitto=_PROTOCOL_ERROR)
     wanted = FLAGS[P(packet)]
-    if flags != wanted and not (version == 3 and wanted == 2 and flags == 0x0A):
-        raise MalformedPacket(f"{P(packet).name} with the reserved flags {flags:#x}")
+    if flags == wanted or (version == 3 and wanted == 2 and flags == 0x0A):
+        return
+    if packet == P.CONNECT and version == 0 and flags & 0x06 != 0x06:
+        return  # MQTT 3.1 has no use for QoS, DUP and RETAIN here; which version it is stands further on
+    raise MalformedPacket(
+        f"{P(packet).name} with the reserved flags {flags:#x}",
+        mosquitto=_PROTOCOL_ERROR if packet in (P.CONNACK, P.AUTH) else None,
+    )
 
 
 def decode_body(first: int, data: bytes, at: int, end: int, version: int) -> Packet:
@@ -141,19 +148,21 @@ def decode_body(first: int, data: bytes, at: int, end: int, version: int) -> Pac
 
 def _read_filter(data: bytes, at: int, end: int) -> tuple[str, int]:
     topic_filter, at = read_string(data, at, end)
+    elsewhere = _MALFORMED
     wrong = check_topic_filter(topic_filter, LEVELS_ANY)
     if wrong is None and topic_filter.startswith("$share/"):
         _, _, shared = topic_filter.partition("/")
         share, _, rest = shared.partition("/")
         if not share or "+" in share or "#" in share or not rest:
             wrong = "a shared subscription is $share/<name>/<filter>"  # [MQTT-4.8.2-1], [MQTT-4.8.2-2]
+            elsewhere = _MALFORMED if "#" in share else _PROTOCOL_ERROR
     if wrong:
-        raise MalformedPacket(f"topic filter: {wrong}", ReasonCode.TOPIC_FILTER_INVALID)
+        raise MalformedPacket(f"topic filter: {wrong}", ReasonCode.TOPIC_FILTER_INVALID, elsewhere)
     return topic_filter, at
 
 
 def _read_subscribe(first: int, data: bytes, at: int, end: int, version: int) -> Subscribe:
-    packet_id, at = read_packet_id(data, at, end)
+    packet_id, at = read_packet_id(data, at, end, _MALFORMED)
     properties, at = read_properties(P.SUBSCRIBE, data, at, end, version)
     identifier = None
     if properties is not None and properties.subscription_identifiers:
@@ -168,7 +177,7 @@ def _read_subscribe(first: int, data: bytes, at: int, end: int, version: int) ->
         if options & 3 == 3 or options & (0xC0 if version == 5 else 0xFC):
             raise MalformedPacket(f"SUBSCRIBE with the options {options:#04x}")  # v5 [MQTT-3.8.3-5], v3 [-4]
         if options & 0x30 == 0x30:
-            raise MalformedPacket("SUBSCRIBE with retain handling 3", _PROTOCOL_ERROR)
+            raise MalformedPacket("SUBSCRIBE with retain handling 3", _PROTOCOL_ERROR, _MALFORMED)
         if options & 0x04 and topic_filter.startswith("$share/"):
             raise MalformedPacket("SUBSCRIBE shared and no local", _PROTOCOL_ERROR)  # [MQTT-3.8.3-4]
         subscriptions.append(
@@ -178,7 +187,8 @@ def _read_subscribe(first: int, data: bytes, at: int, end: int, version: int) ->
         )
         _count(P.SUBSCRIBE, len(subscriptions))
     if not subscriptions:
-        raise MalformedPacket("SUBSCRIBE without a filter", _PROTOCOL_ERROR)  # v5 [MQTT-3.8.3-2], v3 [-3]
+        # v5 [MQTT-3.8.3-2], v3 [MQTT-3.8.3-3]
+        raise MalformedPacket("SUBSCRIBE without a filter", _PROTOCOL_ERROR, _MALFORMED)
     return Subscribe(packet_id, tuple(subscriptions), properties)
 
 
@@ -223,7 +233,7 @@ def _write_suback(packet: Suback, version: int) -> bytes:
 
 
 def _read_unsubscribe(first: int, data: bytes, at: int, end: int, version: int) -> Unsubscribe:
-    packet_id, at = read_packet_id(data, at, end)
+    packet_id, at = read_packet_id(data, at, end, _MALFORMED)
     properties, at = read_properties(P.UNSUBSCRIBE, data, at, end, version)
     topic_filters: list[str] = []
     while at < end:
@@ -231,7 +241,7 @@ def _read_unsubscribe(first: int, data: bytes, at: int, end: int, version: int) 
         topic_filters.append(topic_filter)
         _count(P.UNSUBSCRIBE, len(topic_filters))
     if not topic_filters:
-        raise MalformedPacket("UNSUBSCRIBE without a filter", _PROTOCOL_ERROR)  # [MQTT-3.10.3-2]
+        raise MalformedPacket("UNSUBSCRIBE without a filter", _PROTOCOL_ERROR, _MALFORMED)  # [MQTT-3.10.3-2]
     return Unsubscribe(packet_id, tuple(topic_filters), properties)
 
 
@@ -260,7 +270,7 @@ def _write_unsuback(packet: Unsuback, version: int) -> bytes:
 
 def _read_ping(first: int, data: bytes, at: int, end: int, version: int) -> Packet:
     packet = P(first >> 4)
-    at_end(packet, at, end)
+    at_end(packet, at, end, 0)
     return PINGREQ if packet is P.PINGREQ else PINGRESP
 
 

@@ -28,8 +28,8 @@ class MalformedConnect(MalformedPacket):
     speak MQTT and nothing should be said.
     """
 
-    def __init__(self, text: str, reason: int, version: int) -> None:
-        super().__init__(text, reason)
+    def __init__(self, text: str, reason: int, version: int, mosquitto: int | None = None) -> None:
+        super().__init__(text, reason, mosquitto)
         self.version = version
 
 
@@ -48,9 +48,12 @@ def read_connect(first: int, data: bytes, at: int, end: int, version: int) -> Co
             5 if 5 < level < 0x80 else 4,
         )
     try:
+        if first & 0x0F and level != 3:
+            raise MalformedPacket(f"CONNECT with the reserved flags {first & 0x0F:#x}")
         return _read_connect_of(level, data, at + 1, end)
     except MalformedPacket as cause:
-        raise MalformedConnect(str(cause), cause.reason, level) from None
+        elsewhere = cause.mosquitto if level == 5 or cause.mosquitto is None else 0
+        raise MalformedConnect(str(cause), cause.reason, level, elsewhere) from None
 
 
 def _read_connect_of(version: int, data: bytes, at: int, end: int) -> Connect:
@@ -59,7 +62,7 @@ def _read_connect_of(version: int, data: bytes, at: int, end: int) -> Connect:
         raise MalformedPacket("CONNECT ends before its flags")
     flags = data[at]
     will_qos = flags >> 3 & 3
-    if flags & 0x01:
+    if flags & 0x01 and version != 3:
         raise MalformedPacket("CONNECT with the reserved flag")  # [MQTT-3.1.2-3]
     if not flags & 0x04 and flags & 0x38:
         raise MalformedPacket("CONNECT with will flags and no will")  # v5 [MQTT-3.1.2-11], [MQTT-3.1.2-13]
@@ -69,21 +72,36 @@ def _read_connect_of(version: int, data: bytes, at: int, end: int) -> Connect:
         raise MalformedPacket("CONNECT with a password and no user name")  # v3 [MQTT-3.1.2-22]
     keep_alive_s, at = read_u16(data, at + 1, end)
     properties, at = read_properties(P.CONNECT, data, at, end, version)
-    client_id, at = read_string(data, at, end)
+    client_id, at = _read_string_or(ReasonCode.CLIENT_IDENTIFIER_NOT_VALID, data, at, end)
     will = user_name = password = None
     if flags & 0x04:
         will_properties, at = read_properties(P.WILL, data, at, end, version)
-        topic, at = read_topic(data, at, end)
-        payload, at = read_binary(data, at, end)
+        try:
+            topic, at = read_topic(data, at, end)
+            payload, at = read_binary(data, at, end)
+        except MalformedPacket as fault:
+            fault.mosquitto = 0
+            raise
         will = Will(topic, payload, will_qos, bool(flags & 0x20), will_properties)
     if flags & 0x80:
-        user_name, at = read_string(data, at, end)
+        user_name, at = _read_string_or(0, data, at, end)
     if flags & 0x40:
+        if at >= end:
+            raise MalformedPacket("CONNECT ends before its password", mosquitto=0)
         password, at = read_binary(data, at, end)
     at_end(P.CONNECT, at, end)
     return Connect(
         client_id, version, bool(flags & 0x02), keep_alive_s, user_name, password, will, properties
     )
+
+
+def _read_string_or(elsewhere: int, data: bytes, at: int, end: int) -> tuple[str, int]:
+    """A string, of whose faults Mosquitto has another opinion."""
+    try:
+        return read_string(data, at, end)
+    except MalformedPacket as fault:
+        fault.mosquitto = elsewhere
+        raise
 
 
 def write_connect(packet: Connect, version: int) -> bytes:

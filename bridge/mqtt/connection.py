@@ -28,6 +28,7 @@ from bridge.mqtt import codec
 from bridge.mqtt.alias import InboundAliases, OutboundAliases
 from bridge.mqtt.codec import MalformedConnect
 from bridge.mqtt.framer import PACKET_BYTES_MAX, Framer
+from bridge.mqtt.likeness import refuse_control
 from bridge.mqtt.packet import (
     Connack,
     Connect,
@@ -120,6 +121,7 @@ class Connection:
         "_inbound_maximum",
         "_keep_alive_s",
         "_levels_max",
+        "_like_mosquitto",
         "_outbound_aliases",
         "_packet_bytes_max",
         "_problem_information",
@@ -142,11 +144,13 @@ class Connection:
         *,
         levels_max: int = LEVELS_MAX,
         reason_strings: bool = True,
+        like_mosquitto: bool = False,
     ) -> None:
         """`connect_bytes_max` bounds CONNECT, `packet_bytes_max` every packet after it.
 
         `levels_max` is how many levels a topic or filter may have, and at least
         `LEVELS_CACHED_MAX`. Without `reason_strings` the client is told codes alone.
+        `like_mosquitto` refuses what Mosquitto refuses, with the codes it has for it.
         """
         self.state = State.NEW
         self.version = 0
@@ -166,6 +170,7 @@ class Connection:
         self._aliases = InboundAliases()
         self._outbound_aliases = OutboundAliases()
         self._reason_strings = reason_strings
+        self._like_mosquitto = like_mosquitto
         self._problem_information = True
         self._session_expires = False
 
@@ -189,6 +194,8 @@ class Connection:
         if fault is not None:
             if isinstance(fault, MalformedConnect):
                 self.version = fault.version
+            if self._like_mosquitto and fault.mosquitto is not None:
+                fault.reason = fault.mosquitto
             self._move(State.CLOSED)
         return packets, fault
 
@@ -237,6 +244,8 @@ class Connection:
         after = CLIENT_MAY_SEND[self.state][packet.TYPE]
         if after is not self.state:
             self._move(after)
+        if self._like_mosquitto:
+            refuse_control(packet)
         if type(packet) is Publish:
             self._check_levels(packet.topic)
             return packet if packet.properties is None else self._publish(packet, packet.properties)
@@ -250,7 +259,7 @@ class Connection:
             self._connect(packet)
         elif type(packet) is Disconnect and packet.properties is not None:
             if packet.properties.server_reference is not None:
-                raise MalformedPacket("DISCONNECT from a client names a server", ReasonCode.PROTOCOL_ERROR)
+                raise MalformedPacket("DISCONNECT from a client names a server", ReasonCode.PROTOCOL_ERROR, 0)
             if packet.properties.session_expiry_interval_s and not self._session_expires:
                 # v5 section 3.14.2.2.2
                 raise MalformedPacket("DISCONNECT makes a session last", ReasonCode.PROTOCOL_ERROR)
@@ -259,13 +268,14 @@ class Connection:
     def _check_levels(self, topic: str, reason: int = ReasonCode.TOPIC_NAME_INVALID) -> None:
         """Deep topics are never on the fast path, so what comes by here is all of them."""
         if topic.count("/") >= self._levels_max:
-            raise MalformedPacket(f"a topic of more than {self._levels_max} levels", reason)
+            text = f"a topic of more than {self._levels_max} levels"
+            raise MalformedPacket(text, reason, ReasonCode.MALFORMED_PACKET)
 
     def _connect(self, packet: Connect) -> None:
         version = self.version = self._framer.version = packet.version
-        if version < 5 and not packet.client_id and not packet.clean_start:
+        if version < 5 and not packet.client_id and (version == 3 or not packet.clean_start):
             raise MalformedConnect(  # [MQTT-3.1.3-8]
-                "CONNECT wants to keep a session and has no client identifier",
+                "CONNECT needs a client identifier: it wants to keep a session, or is of MQTT 3.1",
                 ReasonCode.CLIENT_IDENTIFIER_NOT_VALID,
                 version,
             )

@@ -217,9 +217,14 @@ class Framer:
         first = data[at]
         check_flags(first, self.version)
         if first >> 4 not in self.admit:
-            name = PacketType(first >> 4).name
-            raise MalformedPacket(f"{name} is not allowed here", ReasonCode.PROTOCOL_ERROR)
-        found = read_variable_byte_integer(data, at + 1, end)
+            kind = PacketType(first >> 4)
+            text = f"{kind.name} is not allowed here"
+            raise MalformedPacket(text, ReasonCode.PROTOCOL_ERROR, _elsewhere(kind, data, at, end))
+        try:
+            found = read_variable_byte_integer(data, at + 1, end)
+        except MalformedPacket as fault:
+            fault.mosquitto = 0
+            raise
         if found is None:
             self._need = end - at + 1
             return None
@@ -240,3 +245,12 @@ class Framer:
         if type(packet) is Publish and packet.qos:
             self.acknowledgeable += 1
         return stop
+
+
+def _elsewhere(kind: PacketType, data: bytes, at: int, end: int) -> int | None:
+    """What Mosquitto, which reads a whole packet before it asks whether it is allowed, says of this one."""
+    try:
+        found = read_variable_byte_integer(data, at + 1, end)
+    except MalformedPacket:
+        return 0
+    return 0 if kind is PacketType.PINGRESP and found is not None and found[0] else None

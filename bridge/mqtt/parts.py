@@ -32,11 +32,11 @@ def read_properties(packet: P, data: bytes, at: int, end: int, version: int) -> 
     return properties_.decode(packet, data, at, end) if version == 5 else (None, at)
 
 
-def read_packet_id(data: bytes, at: int, end: int) -> tuple[int, int]:
+def read_packet_id(data: bytes, at: int, end: int, elsewhere: int | None = None) -> tuple[int, int]:
     packet_id, at = read_u16(data, at, end)
     if packet_id == 0:
         # v5 [MQTT-2.2.1-3], v3 [MQTT-2.3.1-1]
-        raise MalformedPacket("a packet identifier is 0", ReasonCode.PROTOCOL_ERROR)
+        raise MalformedPacket("a packet identifier is 0", ReasonCode.PROTOCOL_ERROR, elsewhere)
     return packet_id, at
 
 
@@ -45,14 +45,16 @@ def read_reason(packet: P, known: frozenset[int], data: bytes, at: int, end: int
         raise MalformedPacket(f"{packet.name} ends before its reason code")
     if data[at] not in known:
         raise MalformedPacket(
-            f"{packet.name} with the reason code 0x{data[at]:02x}", ReasonCode.PROTOCOL_ERROR
+            f"{packet.name} with the reason code 0x{data[at]:02x}",
+            ReasonCode.PROTOCOL_ERROR,
+            0 if packet is P.DISCONNECT else None,
         )
     return data[at], at + 1
 
 
-def at_end(packet: P, at: int, end: int) -> None:
+def at_end(packet: P, at: int, end: int, elsewhere: int | None = None) -> None:
     if at != end:
-        raise MalformedPacket(f"{packet.name} has {end - at} bytes too many")
+        raise MalformedPacket(f"{packet.name} has {end - at} bytes too many", mosquitto=elsewhere)
 
 
 def reason_and_properties(packet: P, reason: int, properties: Properties | None) -> bytes:

@@ -192,11 +192,13 @@ def decode(packet: P, data: bytes, at: int, end: int) -> tuple[Properties | None
         number = data[at]
         row = rows.get(number)
         if row is None:
-            raise MalformedPacket(f"{packet.name} cannot carry property 0x{number:02x}")
+            text = f"{packet.name} cannot carry property 0x{number:02x}"
+            raise MalformedPacket(text, mosquitto=_elsewhere(packet, number, data, at + 1, stop))
         field, read, many, repeats, zero = row
         value, at = read(data, at + 1, stop)
         if zero is not None and value == 0:
-            raise MalformedPacket(f"{field} must not be 0", zero)
+            elsewhere = ReasonCode.MALFORMED_PACKET if packet is P.SUBSCRIBE else None
+            raise MalformedPacket(f"{field} must not be 0", zero, elsewhere)
         if not many:
             if field in found:
                 raise MalformedPacket(f"{field} stands twice in {packet.name}", ReasonCode.PROTOCOL_ERROR)
@@ -216,11 +218,31 @@ def decode(packet: P, data: bytes, at: int, end: int) -> tuple[Properties | None
     return Properties(**found), stop
 
 
+def _elsewhere(packet: P, number: int, data: bytes, at: int, stop: int) -> int | None:
+    """What Mosquitto says of a property out of place: it reads the whole block before it looks at places.
+
+    (Section 2.2.2.2 has 0x81 for both, one that is none and one that is in the wrong packet.)
+    """
+    if packet in (P.SUBSCRIBE, P.UNSUBSCRIBE):
+        return None
+    try:
+        while (row := TABLE.get(number)) is not None:
+            _, at = _READ[row.kind](data, at, stop)
+            if at >= stop:
+                return ReasonCode.PROTOCOL_ERROR
+            number, at = data[at], at + 1
+    except MalformedPacket:
+        pass
+    return None
+
+
 def _check(found: dict[str, Any]) -> None:
     """The rules between properties, and the one about topics."""
     topic = found.get("response_topic")
     if topic is not None and (wrong := check_topic_name(topic)):
-        raise MalformedPacket(f"response topic: {wrong}", ReasonCode.TOPIC_NAME_INVALID)
+        raise MalformedPacket(
+            f"response topic: {wrong}", ReasonCode.TOPIC_NAME_INVALID, ReasonCode.PROTOCOL_ERROR
+        )
     if "authentication_data" in found and "authentication_method" not in found:
         raise MalformedPacket("authentication data without a method", ReasonCode.PROTOCOL_ERROR)
 

@@ -31,7 +31,7 @@ from bridge.mqtt.parts import (
 )
 from bridge.mqtt.reason import PUBACK_REASONS, PUBREL_REASONS, ReasonCode
 from bridge.mqtt.wire import read_binary, read_string, variable_byte_integer, write_string
-from bridge.topic import LEVELS_ANY, check_topic_name
+from bridge.topic import LEVELS_ANY, check_topic_name, has_control
 
 __all__ = [
     "TOPICS",
@@ -53,7 +53,7 @@ TOPICS: Final[dict[bytes, str]] = {}  # checked Topic Names, by their bytes
 _TOPIC_BYTES: Final[dict[str, bytes]] = {}  # the same, length included, by name
 
 
-def read_topic(data: bytes, at: int, end: int) -> tuple[str, int]:
+def read_topic(data: bytes, at: int, end: int, elsewhere: int | None = None) -> tuple[str, int]:
     """A Topic Name of at least one character, checked once for all."""
     raw, after = read_binary(data, at, end)
     topic = TOPICS.get(raw)
@@ -61,8 +61,13 @@ def read_topic(data: bytes, at: int, end: int) -> tuple[str, int]:
         topic, after = read_string(data, at, end)
         # How many levels are too many is the connection's to say.
         if wrong := check_topic_name(topic, LEVELS_ANY):
-            raise MalformedPacket(f"topic: {wrong}", ReasonCode.TOPIC_NAME_INVALID)
-        if len(raw) <= TOPIC_BYTES_CACHED_MAX and topic.count("/") < LEVELS_CACHED_MAX:
+            raise MalformedPacket(f"topic: {wrong}", ReasonCode.TOPIC_NAME_INVALID, elsewhere)
+        # Control characters, too, are for some connections to refuse: such a topic is looked at each time.
+        if (
+            len(raw) <= TOPIC_BYTES_CACHED_MAX
+            and topic.count("/") < LEVELS_CACHED_MAX
+            and not has_control(topic)
+        ):
             _keep(TOPICS, raw, topic)
     return topic, after
 
@@ -81,14 +86,16 @@ def read_publish(first: int, data: bytes, at: int, end: int, version: int) -> Pu
     if data[at : at + 2] == b"\0\0" and at + 2 <= end and version == 5:
         topic, at = "", at + 2  # only with an alias, see below
     else:
-        topic, at = read_topic(data, at, end)
+        topic, at = read_topic(data, at, end, ReasonCode.MALFORMED_PACKET)
     qos = first >> 1 & 3
     packet_id = 0
     if qos:
         packet_id, at = read_packet_id(data, at, end)
     properties, at = read_properties(P.PUBLISH, data, at, end, version)
     if not topic and (properties is None or properties.topic_alias is None):
-        raise MalformedPacket("PUBLISH with neither topic nor alias", ReasonCode.PROTOCOL_ERROR)
+        raise MalformedPacket(
+            "PUBLISH with neither topic nor alias", ReasonCode.PROTOCOL_ERROR, ReasonCode.MALFORMED_PACKET
+        )
     return Publish(topic, data[at:end], qos, bool(first & 1), bool(first & 8), packet_id, properties)
 
 

@@ -296,11 +296,6 @@ class Session:
             return None
         return message
 
-    def begin_anew(self) -> None:
-        """After a restart: where nothing is owed, identifiers begin at 1 again, as a device may expect."""
-        if not self._queue and not self.in_flight:
-            self.next_packet_id = 1
-
     def _packet_id(self) -> int:
         """One that is not in use [MQTT-2.2.1-4]. The window is smaller than their number, so there is one."""
         packet_id = self.next_packet_id

@@ -120,7 +120,8 @@ def _compile(text: str, identity: Identity, client_id: str, *, allows: bool) -> 
     levels: list[_Level] = []
     for level in text.split("/"):
         if level == "#":
-            return tuple(levels), True
+            # `+/#` and `#` bring the same topics, so a rule with one counts for the other.
+            return (() if levels == [_PLUS] else tuple(levels)), True
         if level == "+":
             levels.append(_PLUS)
             continue

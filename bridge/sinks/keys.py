@@ -22,6 +22,7 @@ import msgspec
 import zmq
 
 from bridge.errors import ConfigError
+from bridge.private import read_private
 
 __all__ = ["Clients", "KeyPair", "make_key_files", "read_key_pair", "read_public_key"]
 
@@ -79,10 +80,10 @@ def read_key_pair(path: Path) -> KeyPair:
     Raises ConfigError when others may read the file, or when it holds no key. No text
     of an error holds anything of the file.
     """
-    content, mode = _read(path)
-    if mode & 0o007:
-        raise ConfigError(f"{path} holds a secret that everyone on this machine can use: chmod 600 {path}")
-    words = content.split()
+    try:
+        words = read_private(path, _FILE_BYTES_MAX).decode("ascii", "replace").split()
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
     if not words or not _is_key(words[0]):
         raise ConfigError(
             f"{path} does not begin with a key of {_KEY_CHARS} characters; edgespool keygen makes one"
@@ -162,9 +163,7 @@ def _public_keys(path: Path) -> dict[str, str]:
         if not words or words[0].startswith("#"):
             continue
         if not _is_key(words[0]):
-            raise ConfigError(
-                f"{path}:{number}: must begin with a key of {_KEY_CHARS} characters, or with '# '"
-            )
+            raise ConfigError(f"{path}:{number}: must begin with a key of {_KEY_CHARS} characters, or with #")
         keys[words[0]] = " ".join(words[1:])
     return keys
 

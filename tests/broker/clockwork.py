@@ -161,6 +161,7 @@ class ClockworkHouse:
         self._door = Door("mqtt://clockwork", self._limits)
         self._folder = Path(tempfile.mkdtemp(dir=MEMORY))
         self._lives = 0
+        self._up = False
         self.loop = ClockworkLoop()
         self.mistakes: list[dict[str, Any]] = []  # exceptions that nobody caught
         self.loop.set_exception_handler(lambda _, context: self.mistakes.append(context))
@@ -170,6 +171,7 @@ class ClockworkHouse:
         ]
         for clock in self._clocks:
             clock.start()
+        self.loop.advance(0.5)
         self.start()
 
     def _steady_ns(self, clock: int) -> int:
@@ -179,11 +181,7 @@ class ClockworkHouse:
         return WALL_CLOCK_NS + int(self.loop.now_s * 10**9)
 
     def start(self) -> None:
-        """A broker begins, half a second later; and another half second later it is ready.
-
-        It looks at deadlines once a second from its start on. So it does that between the
-        whole seconds at which the devices of a test do something.
-        """
+        """A broker begins. Afterwards it looks at deadlines once a second, counted from now."""
 
         async def build() -> None:
             self._spool = Spool.open(str(self._folder / f"life{self._lives}"), QUOTA_BYTES, UnsyncedFiles())
@@ -192,12 +190,15 @@ class ClockworkHouse:
             self.broker = Broker(self._spool, (), lambda amount: True, self._limits)
             self._ticking = asyncio.ensure_future(self.broker.run())
 
-        self.loop.now_s += 0.5
         self.loop.run_until_complete(build())
-        self.loop.advance(0.5)
+        self._up = True
+        self.loop.settle()
 
     def stop(self) -> None:
-        """As SIGTERM does: everyone is sent away, everything saved."""
+        """As SIGTERM does: everyone is sent away, everything saved. Safe to call again."""
+        if not self._up:
+            return
+        self._up = False
 
         async def end() -> None:
             await self.broker.stop()

@@ -17,7 +17,9 @@ It knows nothing of logs, commits, windows of the store, or bytes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain, permutations
 from typing import TypeAlias
 
 from bridge.mqtt.packet import (
@@ -36,11 +38,12 @@ from bridge.mqtt.packet import (
 )
 from bridge.mqtt.reason import ReasonCode
 
-__all__ = ["NEVER", "Connection", "Difference", "Model", "Will"]
+__all__ = ["NEVER", "Connection", "Difference", "Model", "Will", "matches", "split_share"]
 
 NEVER = 0xFFFF_FFFF
 
 Answer: TypeAlias = tuple[Packet, ...]  # any one of these
+Taker: TypeAlias = "tuple[Session, int, bool]"  # who got a message for a group, with which QoS and RETAIN
 
 
 class Difference(AssertionError):
@@ -83,10 +86,12 @@ class Delivery:
     identifiers: tuple[int, ...] = ()
     replayed: bool = False  # it is the retained message of a new subscription
     must: bool = True
+    loose: bool = False  # with whatever QoS, RETAIN and identifiers
     # Once it was sent with QoS 1 or 2:
     packet_id: int = 0
     sent_on: Connection | None = field(default=None, repr=False)
     released: bool = False  # PUBREC was received, PUBREL sent
+    turn: int = 0  # counts PUBLISH and PUBREL packets: repetitions keep their order
 
     def order(self) -> tuple[str, str, int, int]:
         """Messages alike in this must keep their order [v5 MQTT-4.6.0-5]."""
@@ -95,10 +100,12 @@ class Delivery:
     def looks_like(self, packet: Publish, version: int) -> bool:
         properties = packet.properties
         identifiers = properties.subscription_identifiers if properties is not None else ()
+        if (packet.topic, packet.payload) != (self.message.topic, self.message.payload):
+            return False
+        if self.loose:
+            return 0 < packet.qos <= self.message.qos
         return (
-            packet.topic == self.message.topic
-            and packet.payload == self.message.payload
-            and packet.qos == self.qos
+            packet.qos == self.qos
             and packet.retain == self.retain
             and (version < 5 or sorted(identifiers) == sorted(self.identifiers))
         )
@@ -118,12 +125,15 @@ class Choice:
 class Session:
     client_id: str
     expiry_s: int
+    kept: bool = False  # it was to outlive a connection at least once, so the disk knows of it
     connection: Connection | None = field(default=None, repr=False)
     will: Will | None = None
     subscriptions: dict[str, Subscription] = field(default_factory=dict)
     owed: list[Delivery] = field(default_factory=list)  # not sent yet
     in_flight: list[Delivery] = field(default_factory=list)  # in the order of sending; then of PUBREC
+    answered: list[Delivery] = field(default_factory=list)  # lately: a crash may forget that
     incoming: set[int] = field(default_factory=set)  # QoS 2 packet identifiers not released
+    changed: bool = False  # a subscription was replaced by another one or removed
     will_at: float | None = None
     ends_at: float | None = None
 
@@ -133,6 +143,10 @@ class Session:
     def to_repeat(self) -> list[Delivery]:
         """What the present connection has not seen yet."""
         return [each for each in self.in_flight if each.sent_on is not self.connection]
+
+    def window_is_full(self) -> bool:
+        assert self.connection is not None
+        return len(self.in_flight) - len(self.to_repeat()) >= self.connection.window
 
 
 @dataclass(eq=False)
@@ -181,8 +195,10 @@ class Model:
         self.window_max = window_max
         self.sessions: dict[str, Session] = {}
         self.retained: dict[str, Message] = {}
-        self.choices: list[Choice] = []
+        self.choices: dict[int, list[Choice]] = {}  # by number of the message
+        self._taken: dict[int, list[Taker]] = {}  # who got it for one of these, in their order
         self._number = 0
+        self._turn = 0
         self._all_leave: tuple[Connection, ...] = ()  # they are being closed together, in whatever order
 
     # ---- CONNECT -------------------------------------------------------------------
@@ -208,6 +224,7 @@ class Model:
         if session is None:
             session = self.sessions[client_id] = Session(client_id, expiry_s)
         session.expiry_s, session.will = expiry_s, will
+        session.kept |= expiry_s > 0
         session.will_at = session.ends_at = None  # a will that waits is forgotten [MQTT-3.1.3-9]
         window = min(self.window_max, receive_maximum or self.window_max)
         session.connection = Connection(session, version, window, keep_alive_s, self.now)
@@ -221,6 +238,7 @@ class Model:
         self._hear(connection)
         for new in subscriptions:
             known = new.topic_filter in session.subscriptions
+            session.changed |= known and session.subscriptions[new.topic_filter] != new
             session.subscriptions[new.topic_filter] = new
             group, _ = split_share(new.topic_filter)
             if group is None and (new.retain_handling == 0 or (new.retain_handling == 1 and not known)):
@@ -241,6 +259,7 @@ class Model:
         reasons = []
         for topic_filter in filters:
             known = session.subscriptions.pop(topic_filter, None) is not None
+            session.changed |= known
             reasons.append(0 if known else ReasonCode.NO_SUBSCRIPTION_EXISTED)
             self._leave_group(session, topic_filter)
         for delivery in session.owed:
@@ -294,8 +313,15 @@ class Model:
         session.in_flight.remove(delivery)
         if delivery.qos == 2 and not delivery.released and not refused:
             delivery.released = True
+            delivery.turn = self._next_turn()
             session.in_flight.append(delivery)  # PUBRELs follow the order of PUBRECs [MQTT-4.6.0-4]
             connection.owe(Pubrel(delivery.packet_id))
+        else:
+            session.answered.append(delivery)
+
+    def _next_turn(self) -> int:
+        self._turn += 1
+        return self._turn
 
     def ping(self, connection: Connection) -> None:
         self._hear(connection)
@@ -341,15 +367,18 @@ class Model:
 
     def _choose(self, message: Message, group: str, members: dict[Session, Delivery]) -> None:
         online = {each: what for each, what in members.items() if each.connection is not None}
-        asleep = {each: what for each, what in members.items() if each.expiry_s and what.qos}
+        asleep = {each: what for each, what in members.items() if each.kept and what.qos}
+        if not online and not asleep:
+            return
         if self._all_leave:
-            self.choices.append(Choice(message, group, online | asleep, must=False))
-        elif online or asleep:
-            self.choices.append(Choice(message, group, online or asleep))
+            choice = Choice(message, group, online | asleep, must=False)
+        else:
+            choice = Choice(message, group, online or asleep)
+        self.choices.setdefault(message.number, []).append(choice)
 
     def _leave_group(self, session: Session, topic_filter: str) -> None:
         """What the member had may be lost or go to another of the group, but not to both."""
-        for choice in self.choices:
+        for choice in chain(*self.choices.values()):
             if choice.group == topic_filter and session in choice.candidates:
                 choice.must = False
 
@@ -372,6 +401,41 @@ class Model:
         """The server is stopped: everyone is sent away."""
         online = [each.connection for each in self.sessions.values() if each.connection is not None]
         self._close_all(online, ReasonCode.SERVER_SHUTTING_DOWN)
+        self._look_up_again()
+
+    def _look_up_again(self) -> None:
+        """After a restart the server knows what waits for whom by the subscriptions of now, not of then."""
+        for session in self.sessions.values():
+            if not session.changed:
+                continue
+            session.changed = False
+            for delivery in session.owed:
+                delivery.loose = delivery.qos > 0
+                delivery.must = False
+            for choice in chain(*self.choices.values()):
+                if session in choice.candidates:
+                    choice.candidates[session].loose = choice.candidates[session].qos > 0
+                    choice.must = False
+
+    def kill(self, now: float) -> None:
+        """The server was killed, and is back now.
+
+        Sessions that outlive their connection are what they were. Their clocks start
+        now, for those who were connected. What was answered may be asked again.
+        """
+        self.now = now
+        self._look_up_again()
+        for session in list(self.sessions.values()):
+            for delivery in session.answered:
+                delivery.must = False
+            session.in_flight = sorted(session.answered + session.in_flight, key=lambda each: each.turn)
+            session.answered = []
+            if session.connection is not None:
+                self._fall_silent(session.connection)
+            if not session.kept:
+                session.will = session.will_at = None  # nobody is left who knows of it
+                self._end(session)
+        self._what_is_due()
 
     def _close_all(self, connections: list[Connection], reason: int) -> None:
         """At the same moment; nobody can say in which order."""
@@ -386,16 +450,20 @@ class Model:
             self._close(connection, reason)
 
     def _close(self, connection: Connection, reason: int = 0) -> None:
-        session = connection.session
         if reason and connection.version == 5:
             connection.owe(Disconnect(reason))
+        self._fall_silent(connection)
+        self._what_is_due()
+
+    def _fall_silent(self, connection: Connection) -> None:
+        """The connection is gone; the clocks of the session and of its will start."""
+        session = connection.session
         connection.closed = True
         session.connection = None
         if session.will is not None:
             session.will_at = self.now + min(session.will.delay_s, session.expiry_s)
         if session.expiry_s != NEVER:
             session.ends_at = self.now + session.expiry_s
-        self._what_is_due()
 
     def _what_is_due(self) -> None:
         for session in list(self.sessions.values()):
@@ -418,8 +486,11 @@ class Model:
         del self.sessions[session.client_id]
 
     def pass_time(self, now: float, looks: bool) -> None:
-        """It is later now. `looks`: the server looks who was silent for too long."""
+        """It is later now. `looks`: the server looks who was silent too long, and saves how far all are."""
         self.now = now
+        if looks:
+            for session in self.sessions.values():
+                session.answered.clear()
         silent = [
             each.connection
             for each in self.sessions.values()
@@ -445,6 +516,8 @@ class Model:
             return
         if isinstance(packet, Pubrel):
             repeated = [each for each in session.to_repeat() if each.released]
+            while repeated and not repeated[0].must and repeated[0].packet_id != packet.packet_id:
+                session.in_flight.remove(repeated.pop(0))
             if repeated and repeated[0].packet_id == packet.packet_id and not packet.reason:
                 repeated[0].sent_on = connection
                 return
@@ -454,7 +527,10 @@ class Model:
 
     def _receive_again(self, connection: Connection, packet: Publish, repeated: list[Delivery]) -> None:
         """A repetition: in the order of the first sending, with the same identifier [MQTT-4.4.0-1]."""
+        session = connection.session
         waiting = [each for each in repeated if not each.released]
+        while waiting and not waiting[0].must and waiting[0].packet_id != packet.packet_id:
+            session.in_flight.remove(waiting.pop(0))
         first = waiting[0] if waiting else None
         # A 3.1.1 connection did not say which of two alike it was, but for the identifiers.
         version = min(connection.version, first.sent_on.version) if first and first.sent_on else 0
@@ -470,9 +546,14 @@ class Model:
         self._check_expiry(delivery.message, packet, connection.version)
         if not packet.qos:
             return
+        session.in_flight = [each for each in session.in_flight if each.must or each.sent_on is connection]
         if session.sent(packet.packet_id) is not None:
             raise Difference(f"{packet} has a packet identifier that is in use")
-        delivery.packet_id, delivery.sent_on = packet.packet_id, connection
+        delivery.packet_id, delivery.sent_on, delivery.turn = packet.packet_id, connection, self._next_turn()
+        if delivery.loose:
+            about = packet.properties
+            delivery.qos, delivery.retain, delivery.loose = packet.qos, packet.retain, False
+            delivery.identifiers = about.subscription_identifiers if about is not None else ()
         session.in_flight.append(delivery)
         if len(session.in_flight) > connection.window:
             raise Difference(f"{packet} exceeds the window of {connection.window}")
@@ -494,12 +575,35 @@ class Model:
                         raise Difference(f"{packet} overtakes {before}")
                 session.owed.remove(delivery)
                 return delivery
-        for choice in self.choices:
-            delivery = choice.candidates.get(session)
-            if delivery is not None and delivery.looks_like(packet, version):
-                self.choices.remove(choice)
-                return delivery
+        return self._find_choice(session, packet, version)
+
+    def _find_choice(self, session: Session, packet: Publish, version: int) -> Delivery | None:
+        """The delivery, if this session may be one that was chosen, whoever the others were."""
+        for number, choices in self.choices.items():
+            takers = [*self._taken.get(number, ()), (session, packet.qos, packet.retain)]
+            for order in permutations(choices, len(takers)):
+                last = order[-1].candidates.get(session)
+                if last is not None and last.looks_like(packet, version) and _could(takers, order):
+                    self._taken[number] = takers
+                    return last
         return None
+
+    def _check_choices(self) -> None:
+        """Raise Difference if somebody should have got a message for a group, and nobody has."""
+        for number, choices in list(self.choices.items()):
+            takers = self._taken.get(number, [])
+            message = choices[0].message
+            if len(takers) == len(choices) or message.expired(self.now):
+                del self.choices[number]
+                self._taken.pop(number, None)
+                continue
+            for order in permutations(choices, len(takers)):
+                rest = [each for each in choices if each not in order]
+                waiting = [each for each in rest if each.must and all(map(_ready, each.candidates))]
+                if _could(takers, order) and not waiting:
+                    break
+            else:
+                raise Difference(f"not everyone in {[each.group for each in choices]} got {message}")
 
     def _check_expiry(self, message: Message, packet: Publish, version: int) -> None:
         if message.expired(self.now):
@@ -520,17 +624,16 @@ class Model:
                 continue
             if connection.answers:
                 raise Difference(f"{session.client_id} was not answered {connection.answers[0]}")
-            full = len(session.in_flight) >= connection.window
-            if not full and (repeated := session.to_repeat()):
-                raise Difference(f"{session.client_id} did not get repeated: {repeated}")
+            full = session.window_is_full()
+            for delivery in session.to_repeat() if not full else ():
+                if delivery.must:
+                    raise Difference(f"{session.client_id} did not get repeated: {delivery}")
+                session.in_flight.remove(delivery)
             for delivery in session.owed:
                 # Behind a full window there is a queue, in which retained messages of QoS 0 wait as well.
                 if delivery.must and not (full and (delivery.qos or delivery.replayed)):
                     raise Difference(f"{session.client_id} did not get {delivery}")
-        self.choices = [each for each in self.choices if not each.message.expired(self.now)]
-        for choice in self.choices:
-            if choice.must and all(map(_ready, choice.candidates)):
-                raise Difference(f"nobody in {choice.group} got {choice.message}")
+        self._check_choices()
 
     @staticmethod
     def _fall_asleep(session: Session) -> None:
@@ -544,7 +647,16 @@ class Model:
 
 def _ready(session: Session) -> bool:
     connection = session.connection
-    return connection is not None and len(session.in_flight) < connection.window
+    return connection is not None and not session.window_is_full()
+
+
+def _could(takers: list[Taker], choices: Sequence[Choice]) -> bool:
+    """Whether each of them can have been chosen for the group beside it."""
+    for (session, qos, retain), choice in zip(takers, choices, strict=True):
+        delivery = choice.candidates.get(session)
+        if delivery is None or not (delivery.loose or (delivery.qos, delivery.retain) == (qos, retain)):
+            return False
+    return True
 
 
 def _terms(message: Message, subscriptions: list[Subscription]) -> Delivery:

@@ -47,6 +47,21 @@ async def test_a_second_connection_takes_the_session_over_and_the_first_hears_0x
     assert await old.goodbye() is None
 
 
+async def test_what_is_published_as_a_session_comes_back_for_the_last_time_is_not_lost(bare):
+    """Its session no longer went through the log, where the message was: stored, and given to nobody."""
+    await bare.start()
+    will = Will("gone", b"its own will", 1)
+    first = await bare.connect("device", 4, clean=False, will=will)
+    await first.subscribe("gone")
+    second = await bare.connect("device", 5, clean=False, expiry_s=0)
+    assert second.connack.session_present
+    assert await second.receive(1) == [b"its own will"]
+    await second.leave()
+    await until(lambda: "device" not in bare.broker.subscribers)
+    await bare.restart()
+    assert not (await bare.connect("device", 4, clean=False)).connack.session_present
+
+
 async def test_what_was_under_way_when_the_session_was_taken_over_is_repeated(house):
     first = await house.connect(expiry_s=100)
     await first.subscribe("a")
@@ -295,28 +310,35 @@ async def test_a_session_that_was_on_line_when_the_house_fell_lives_on(bare, mon
     assert (await bare.connect(clean=False, expiry_s=3600)).connack.session_present
 
 
-async def test_identifiers_begin_anew_after_a_restart_unless_something_is_owed(bare):
+async def test_identifiers_go_on_after_a_restart(bare):
     await bare.start()
     device = await bare.connect(expiry_s=60)
     await device.subscribe("t")
-    other = await bare.connect("other")
-    for nth in range(1, 4):
-        await other.published("t", b"%d" % nth)
-        delivered = await device.expect(Publish)
-        assert delivered.packet_id == nth
-        if nth < 3:
-            device.send(Puback(nth))
-    await device.quiet()
+    for packet_id in range(1, 4):
+        await (await bare.connect("other")).published("t", b"x")
+        assert (await device.expect(Publish)).packet_id == packet_id
+        device.send(Puback(packet_id))
+        await device.quiet()
+        await bare.restart()
+        device = await bare.connect(expiry_s=60, clean=False)
+
+
+async def test_a_session_whose_house_falls_again_and_again_ends_all_the_same(bare, monkeypatch):
+    """Its clock once began anew with every start: a gateway that restarts every hour kept it for ever."""
+    await bare.start()
+    await bare.connect(expiry_s=3600)
+    stored = bare.broker.spool.sessions.get("device")
+    await bare.stop()
+    spool = Spool.open(str(bare.folder / "spool"), 16 << 20)  # as above
+    spool.sessions.put("device", stored)
+    await spool.close()
+    for _ in range(2):
+        pass_time(monkeypatch, 50 * 60)
+        await bare.restart()
+        assert "device" in bare.broker.subscribers
+    pass_time(monkeypatch, 50 * 60)
     await bare.restart()
-    device = await bare.connect(expiry_s=60, clean=False)
-    owed = await device.expect(Publish)
-    assert (owed.packet_id, owed.dup) == (3, True)
-    device.send(Puback(3))
-    await device.quiet()
-    await bare.restart()
-    device = await bare.connect(expiry_s=60, clean=False)
-    await (await bare.connect("other")).published("t", b"4")
-    assert (await device.expect(Publish)).packet_id == 1
+    assert "device" not in bare.broker.subscribers
 
 
 async def test_a_clock_that_had_not_been_set_ends_no_session(bare, monkeypatch):

@@ -1,5 +1,6 @@
 """QoS 2 in both directions, with repetitions wherever a connection can break."""
 
+from bridge.broker.stored import decode_mark
 from bridge.mqtt.packet import Puback, Pubcomp, Publish, Pubrec, Pubrel
 from bridge.mqtt.reason import ReasonCode
 from tests.gateway import sink_of, until
@@ -105,3 +106,27 @@ async def test_the_same_identifier_two_thousand_times_costs_one_entry(house):
     await device.several(Pubrec, 2000)
     assert len(house.broker.subscribers["device"].session.inbound) == 1
     assert house.gateway.spool.uplink.appended == 1
+
+
+async def test_what_was_not_stored_is_not_held_either_though_the_device_had_gone_meanwhile(house):
+    """The next start would have taken the repetition for something that was stored."""
+    device = await house.connect(expiry_s=100)
+    house.slow_disk()
+    house.disk.hold()
+    device.publish("a", b"x", 2, 7)
+    await until(house.disk.waiting.is_set)
+    device.drop()
+    await until(lambda: not house.broker.links)
+    house.disk.fail()
+    house.disk.release()
+    await until(lambda: house.gateway.spool.committer.fault is not None)
+    house.disk.mend()
+    await until(lambda: house.gateway.spool.committer.accepting)
+    await (await house.connect("other")).published("b")
+    marks = house.gateway.spool.marks
+    assert decode_mark(marks.get("device")).inbound == []
+    device = await house.connect(clean=False, expiry_s=100)
+    device.publish("a", b"x", 2, 7, dup=True)
+    await device.expect(Pubrec)
+    await until(lambda: payloads(house) == [b"x", b"x"])
+    assert decode_mark(marks.get("device")).inbound == [7]

@@ -53,7 +53,7 @@ async def send(house, given):
 async def test_what_must_close_is_closed_at_once_with_its_reason(house, innocent_log, given):
     witness = await house.connect("witness")
     took_s = []
-    for _ in range(2):  # once more where another process had the processor just then
+    for _ in range(3):  # again where another process had the processor just then
         began = time.monotonic()
         device = await send(house, given)
         reason = await device.goodbye()
@@ -108,7 +108,7 @@ async def test_what_is_not_allowed_opens_nothing(guarded, innocent_log, given):
     await victim.subscribe("secret/#", "plant/#")
     if given.reasons != frozenset({None}):
         took_s = []
-        for _ in range(2):
+        while not took_s or (took_s[-1] > AT_ONCE_S and len(took_s) < 3):
             attacker = await guarded.socket(given.version)
             began = time.monotonic()
             attacker.send_bytes(given.data)

@@ -252,7 +252,10 @@ async def test_given_a_full_house_that_leaves_when_the_next_knock_at_once_then_a
             for device in devices:
                 device.drop()
             await asyncio.sleep(0)
+            came = gateway.broker.traffic.sockets
             knocking = [socket.create_connection(address) for _ in range(10)]
+            # All of the new ones: as long as the others are not gone yet there are ten as well.
+            await until(lambda came=came: gateway.broker.traffic.sockets == came + 10)
             await until(lambda: gateway.broker.crowd.inside == 10)
             assert gateway.broker.crowd.turned_away == 0
             for sock in knocking:

@@ -1,9 +1,7 @@
 """Who a CONNECT proves to be: at once, after a hash, or not at all."""
 
 import asyncio
-import hashlib
 import threading
-from base64 import b64encode
 from dataclasses import dataclass, field
 
 import pytest
@@ -12,19 +10,20 @@ from bridge.broker import login as module
 from bridge.broker.door import Door
 from bridge.broker.limits import Limits
 from bridge.broker.login import Logins
-from bridge.broker.rates import ADDRESSES_MAX, Rates
+from bridge.broker.rates import ADDRESSES_MAX, TRYING_MAX, Rates
+from bridge.config.limits import HouseLimits
 from bridge.mqtt.packet import Connect
 from bridge.policy.access import ANONYMOUS, Identity
 from bridge.policy.password import Password, parse_line
-from tests.gateway import until
+from tests.broker.device import Device
+from tests.gateway import port_of, running, until
+from tests.users import quick_line, write_users
 
-WRONG, NOT_AUTHORIZED, BUSY, TOO_OFTEN, LEAVING = 0x87, 0x87, 0x89, 0x9F, 0x8B
+WRONG, NOT_AUTHORIZED, BUSY, TOO_OFTEN, LEAVING = 0x87, 0x87, 0x89, 0x9F, 0x88
 
 
 def quick(user, password, iterations=10):
-    salt = user.encode().ljust(8, b"s")
-    digest = hashlib.pbkdf2_hmac("sha512", password, salt, iterations)
-    return parse_line(f"{user}:$7${iterations}${b64encode(salt).decode()}${b64encode(digest).decode()}")
+    return parse_line(quick_line(user, password, iterations))
 
 
 class Gated(Password, frozen=True):
@@ -192,6 +191,18 @@ async def test_a_wrong_password_is_wrong_also_for_who_is_known(logins):
     assert logins.failed == 3
 
 
+async def test_who_is_not_there_costs_the_same_hash_as_who_is(clock, monkeypatch):
+    users = {name: quick(name, b"secret", 77) for name in ("anna", "bert")} | {"carl": quick("carl", b"x", 5)}
+    costs = []
+    real = Password.verify
+    monkeypatch.setattr(Password, "verify", lambda self, given: costs.append(self.cost) or real(self, given))
+    logins = Logins(users, 30, clock)
+    for user in ("anna", "nobody", "bert", "nobody", "Anna", "anna\0"):
+        assert await Asked(logins, Peer(), user, b"wrong").settled() == (None, WRONG)
+    assert costs == [(77,)] * 6
+    logins.close()
+
+
 async def test_an_empty_password_file_lets_nobody_in(clock):
     logins = Logins({}, 3, clock)
     assert await Asked(logins, Peer(), "anna", b"secret").settled() == (None, WRONG)
@@ -254,6 +265,21 @@ async def test_the_queue_is_bounded(logins):
     assert not any(each.answers for each in asked[:-5])
     GATE.set()
     assert {await each.settled() for each in asked[:-5]} == {(None, WRONG)}
+
+
+async def test_given_a_crowd_from_one_address_then_one_from_elsewhere_is_next_but_four(clock):
+    logins = Logins({"anna": gated("anna", b"secret")}, 1_000, clock)
+    GATE.clear()
+    crowd = [Asked(logins, Peer(), "anna", b"no %d" % n) for n in range(module.WAITING_MAX)]
+    assert [each.answer for each in crowd if each.answers][:1] == [(None, BUSY)]
+    guest = Asked(logins, Peer(address="192.0.2.2"), "anna", b"secret")
+    assert guest.answers == []
+    GATE.set()
+    assert await guest.settled() == (Identity("anna"), 0)
+    assert HASHED.index(b"secret") <= TRYING_MAX
+    for each in crowd:
+        await each.settled()
+    logins.close()
 
 
 async def test_who_left_is_not_hashed_for(logins):
@@ -355,6 +381,26 @@ async def test_given_no_memory_then_a_login_is_told_to_come_again(clock, caplog)
     assert await Asked(logins, Peer(), "anna", b"secret").settled() == (None, BUSY)
     assert logins.failed == 0
     logins.close()
+
+
+async def test_given_a_stop_while_a_password_is_hashed_then_the_device_is_told_and_no_thread_stays(tmp_path):
+    write_users(tmp_path / "passwords", {"anna": "secret"})
+    access = {"users": str(tmp_path / "passwords")}
+    async with running(tmp_path, access=access, limits={"failed_logins": 7}) as gateway:
+        gateway.broker.logins._users = {"anna": gated("anna", b"secret")}
+        assert gateway.broker.logins._rates.failures_max == 7
+        GATE.clear()
+        device = Device(port_of(gateway))
+        await device.open()
+        device.send(Connect("c", 5, user_name="anna", password=b"secret"))
+        await until(lambda: gateway.broker.logins._running)
+        config = gateway.config.model_copy(update={"limits": HouseLimits(failed_logins=9)})
+        gateway.reload(config)
+        assert gateway.broker.logins._rates.failures_max == 9
+    assert await device.goodbye() == LEAVING
+    device.drop()
+    GATE.set()
+    await until(lambda: not [each for each in threading.enumerate() if each.name.startswith("login")])
 
 
 ONE_ADDRESS = [

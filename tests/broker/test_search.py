@@ -122,9 +122,9 @@ async def test_a_thousand_wildcards_over_a_hundred_thousand_topics_stop_nobody(h
     await hostile.expect(Suback)
     waits_s = []
     while house.broker.subscribers["hostile"].search:
-        began = time.monotonic()
+        began = time.process_time()  # of both ends: whoever else works on this machine does not count
         other.send(PINGREQ)
         await other.expect(Pingresp)
-        waits_s.append(time.monotonic() - began)
+        waits_s.append(time.process_time() - began)
     assert len(waits_s) > 10, "the loop was held, or there was nothing to look for"
     assert sorted(waits_s)[len(waits_s) // 2] < 0.05

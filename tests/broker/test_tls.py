@@ -155,6 +155,56 @@ def test_the_other_event_loop_refuses_the_same_certificates(tmp_path, plant, str
     uvloop.run(all_of_them())
 
 
+def _alert(port, context):
+    """The reason that the gateway gives for ending a handshake."""
+    with (
+        socket.create_connection(("127.0.0.1", port), timeout=5) as raw,
+        pytest.raises(ssl.SSLError) as caught,
+        context.wrap_socket(raw, server_hostname="localhost") as sock,
+    ):
+        sock.recv(1)  # in TLS 1.3 the client is done before its certificate is looked at
+    return caught.value.reason
+
+
+ALERTS = [
+    ({"days": (-20, -1)}, "CERTIFICATE_EXPIRED"),
+    ({"revoked": True}, "CERTIFICATE_REVOKED"),
+    ({"strange": True}, "UNKNOWN_CA"),
+    (None, "CERTIFICATE_REQUIRED"),
+]
+
+
+async def _tells(folder, plant, stranger, server, newest):
+    revoked = plant.issue()
+    entry = listener("mqtts", server, plant, crl=str(plant.crl(revoked, name="alerts.crl")))
+    async with running(folder, listeners=[entry]) as gateway:
+        for how, reason in ALERTS:
+            shown = how and (
+                revoked if "revoked" in how else stranger.issue() if "strange" in how else plant.issue(**how)
+            )
+            context = client_context(plant, shown)
+            context.maximum_version = newest
+            said = await asyncio.to_thread(_alert, port_of(gateway.listeners[0]), context)
+            if how is not None or newest is ssl.TLSVersion.TLSv1_3:  # 1.2 has no word for it
+                assert reason in said, (how, said)
+
+
+@pytest.mark.parametrize("newest", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+async def test_a_device_is_told_what_is_wrong_with_its_certificate(
+    tmp_path, plant, stranger, server, innocent_log, newest
+):
+    await _tells(tmp_path, plant, stranger, server, newest)
+
+
+def test_the_other_event_loop_tells_it_too(tmp_path, plant, stranger, server, innocent_log):
+    try:
+        import uvloop
+    except ImportError:
+        missing("uvloop")
+
+    uvloop.run(_tells(tmp_path, plant, stranger, server, ssl.TLSVersion.TLSv1_3))
+
+
 def test_a_common_name_that_is_not_utf_8_makes_no_certificate(plant):
     """OpenSSL reads none, so no client of it can even show one; as an alternative name it is in the table."""
     with pytest.raises(ssl.SSLError):
@@ -218,6 +268,29 @@ async def test_where_certificates_are_optional_none_is_let_in_and_a_bad_one_is_n
         assert await admitted(kind, port, client_context(plant, plant.issue()))
         for bad in (stranger.issue(), plant.issue(days=(-9, -1)), plant.issue(cn=["a", "b"])):
             assert not await admitted(kind, port, client_context(plant, bad))
+
+
+async def test_devices_that_know_only_the_root_are_sent_what_lies_between(tmp_path, plant):
+    works = Authority(tmp_path / "works", "works", above=plant)
+    server = works.server()
+    context = client_context(plant)  # trusts the root alone
+    without, within = listener("mqtts", server), listener("mqtts", server, chain=str(works.certificate))
+    async with running(tmp_path, listeners=[without, within]) as gateway:
+        assert [await admitted("mqtts", port_of(one), context) for one in gateway.listeners] == [False, True]
+        # Whoever shows a certificate all the same is not asked for it, and gets no name by it.
+        shown = client_context(plant, works.issue())
+        device = WireDevice("mqtts", port_of(gateway.listeners[1]), 5, shown)
+        await device.open()
+        await device.hello("press")
+        assert not gateway.broker.subscribers["press"].link.certificate_user
+        await device.leave()
+
+
+def test_a_chain_that_is_none_refuses_the_start_by_name(tmp_path, server):
+    empty = tmp_path / "chain.pem"
+    empty.write_text("")
+    with pytest.raises(ConfigError, match=r"chain\.pem is empty; it has to hold the cert"):
+        build_context(TlsFiles(server.certificate, server.key, chain=empty))
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -190,6 +190,16 @@ async def test_a_group_of_sleepers_keeps_its_choice_across_a_restart(bare):
     assert sorted(await one.receive(5) + await two.receive(5)) == sorted(numbered(10))
 
 
+async def test_of_a_group_of_sleepers_those_who_asked_for_qos_0_are_not_chosen(house):
+    """They were, in their turn, and every second message went to nobody."""
+    await sleeping(house, "one", "$share/g/a", qos=0)
+    await sleeping(house, "two", "$share/g/a", qos=1)
+    sender = await house.connect("sender")
+    await send(sender, "a", numbered(10))
+    two = await house.connect("two", clean=False, expiry_s=1000)
+    assert await two.receive(10) == numbered(10)
+
+
 async def test_one_session_with_a_filter_and_a_share_gets_both_and_both_must_be_settled(bare):
     """The second copy of one record once ran into an assertion, and the rest of the commit was forgotten."""
     await bare.start()

@@ -85,7 +85,13 @@ def test_a_key_file_that_everyone_can_read_is_refused(gateway, keys):
     (keys / "gateway").chmod(0o604)
     gateway.launch()
     assert gateway.wait(20) == 1
-    assert f"sinks.local.zeromq.curve.secret_key: {keys / 'gateway'} holds a secret" in gateway.output()
+    assert f"sinks.local.zeromq.curve.secret_key: {keys / 'gateway'} can be read by" in gateway.output()
+    told = edgespool("validate", str(gateway._config))
+    assert told.returncode == ConfigError.EXIT_CODE
+    assert f"sinks.local.zeromq.curve.secret_key: {keys / 'gateway'} can be read by" in told.stderr
+    (keys / "gateway").chmod(0o600)
+    (keys / "tail.pub").write_text("no key")
+    assert "sinks.local.zeromq.curve.clients: " in edgespool("validate", str(gateway._config)).stderr
 
 
 def test_one_key_alone_is_a_slip():

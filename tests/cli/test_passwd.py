@@ -66,6 +66,16 @@ def test_a_group_that_may_read_it_still_may_and_a_link_stays_a_link(tmp_path):
     assert list(read_users(file)) == ["anna", "bert"]
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes files for others")
+def test_a_new_file_in_the_folder_of_a_service_is_for_the_service_to_read(tmp_path):
+    folder = tmp_path / "state"
+    folder.mkdir()
+    os.chown(folder, 10_001, 10_002)
+    assert passwd(folder / "passwords", "anna").returncode == 0
+    found = (folder / "passwords").stat()
+    assert (found.st_uid, found.st_gid, found.st_mode & 0o7777) == (10_001, 10_002, 0o600)
+
+
 # user, flags, stdin, what is in the file → exit code, what is said
 REFUSED = [
     ("an:na", ("--stdin",), "x", None, 2, "must not contain ':'"),

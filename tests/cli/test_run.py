@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from bridge import __version__
-from tests.cli.gateway import Gateway, edgespool
+from tests.cli.gateway import COMMAND, Gateway, edgespool
 from tests.servers import free_port
 
 RSS_MAX = 64 * 1024**2
@@ -186,3 +186,34 @@ def test_given_no_websockets_when_a_listener_needs_it_then_the_install_line_is_t
         assert told.returncode == code
         assert "pip install 'websockets>=16'" in told.stderr
         assert "Traceback" not in told.stderr
+
+
+# password file → exit code, what is said
+PASSWORD_FILES = [
+    ("anna:secret\n", 78, "passwords:1:1: the password stands there in plain text"),
+    ("", 0, "nobody can log in"),
+]
+
+
+@pytest.mark.parametrize(("content", "code", "says"), PASSWORD_FILES)
+def test_what_is_wrong_with_a_password_file_is_said_at_the_start(tmp_path, content, code, says):
+    (tmp_path / "passwords").touch(0o600)
+    (tmp_path / "passwords").write_text(content)
+    file = tmp_path / "edgespool.yaml"
+    file.write_text(
+        f"version: 1\nlisteners: [{{mqtt: 127.0.0.1:{free_port()}}}]\naccess: {{users: passwords}}\n"
+        f"store: {{path: {tmp_path}/spool}}\nweb: off\n"
+    )
+    process = subprocess.Popen([*COMMAND, "run", str(file)], stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    told = ""
+    for line in process.stderr:
+        told += line
+        if says in line:
+            break
+    if code == 0:  # one that refuses to start leaves by itself, and not by a signal that overtakes it
+        process.terminate()
+    assert process.wait(10) == code, told
+    process.stderr.close()
+    assert says in told
+    assert "secret" not in told

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.config import ConfigProblems, loads
+from bridge.config import ConfigProblems, load, loads, warnings
 from bridge.config.secrets import expand, mask_line
 
 ENVIRON = {"A": "one", "EMPTY": ""}
@@ -43,6 +43,29 @@ def test_a_secret_that_everyone_can_read_is_refused(tmp_path):
         with pytest.raises(ValueError, match="chmod 600") as caught:
             expand(reference, {"CREDENTIALS_DIRECTORY": str(tmp_path)})
         assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "mode", "warned"),
+    [
+        ("amqp://u:hunter2@h/", 0o644, True),
+        ("amqp://u:hunter2@h/", 0o640, False),
+        ("amqp://u@h/", 0o644, False),
+        ("${env:URL}", 0o644, False),
+        ("amqp://u:${env:A}@h/", 0o644, False),
+    ],
+)
+def test_a_password_in_a_file_that_everyone_can_read_is_warned_of(tmp_path, monkeypatch, url, mode, warned):
+    monkeypatch.setenv("URL", "amqp://u:hunter2@h/")
+    monkeypatch.setenv("A", "hunter2")
+    file = tmp_path / "edgespool.yaml"
+    file.write_text(
+        f"version: 1\nsinks: {{s: {{amqp: {{url: '{url}'}}}}}}\nroutes: {{r: {{from: a, to: s}}}}\n"
+    )
+    file.chmod(mode)
+    found = [each for each in warnings(load(file)) if "a password stands" in each]
+    assert bool(found) is warned
+    assert "hunter2" not in str(found)
 
 
 def test_a_file_without_end_is_refused():

@@ -137,8 +137,14 @@ class Terminal:
 
     def processes(self, word: str) -> list[psutil.Process]:
         """What runs in here with `word` on its command line, the newest last."""
-        inside = psutil.Process(self._shell.pid).children(recursive=True)
-        return [one for one in inside if word in " ".join(one.cmdline())]
+        found = []
+        for one in psutil.Process(self._shell.pid).children(recursive=True):
+            with contextlib.suppress(
+                psutil.NoSuchProcess
+            ):  # or a zombie: it has ended since we were told of it
+                if word in " ".join(one.cmdline()):
+                    found.append(one)
+        return found
 
     def close(self) -> None:
         for process in [*self.processes(""), psutil.Process(self._shell.pid)]:

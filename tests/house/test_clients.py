@@ -1,36 +1,47 @@
 """The clients that people really use, against a gateway in a process of its own.
 
-Both directions, every QoS, retained messages, wills, sessions and take-over; at the
-end the gateway has written no traceback and delivered everything to its cloud.
+Every scenario of `scenarios` with every client: a table, and what is missing in it is
+listed with its reason. At the end the gateway has written no traceback, dropped
+nothing, and delivered everything to its cloud.
 """
 
-import asyncio
-import contextlib
-import queue
-import subprocess
-import threading
-from pathlib import Path
+from __future__ import annotations
 
-import aiomqtt
-import paho.mqtt.client as paho
+import asyncio
+import subprocess
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
 import pytest
-from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
-from paho.mqtt.packettypes import PacketTypes
-from paho.mqtt.properties import Properties
 
 from tests.broker.device import Device
 from tests.gateway import Gateway, until
-from tests.servers import binary, missing
+from tests.house.clients.aiomqtt_adapter import Aiomqtt
+from tests.house.clients.base import Adapter
+from tests.house.clients.gmqtt_adapter import Gmqtt
+from tests.house.clients.mosquitto_adapter import Mosquitto
+from tests.house.clients.mqttjs_adapter import MqttJs, Node
+from tests.house.clients.paho_adapter import Paho
+from tests.house.scenarios import MQTT_5_ONLY, SCENARIOS, Stage
+from tests.servers import free_port, missing
 
-WAIT_S = 10
 AMQTT = Path(__file__).parents[2] / ".cache" / "amqtt-venv" / "bin" / "python"
-PAHO = [MQTTProtocolVersion.MQTTv311, MQTTProtocolVersion.MQTTv5]
-MOSQUITTO = ["mqttv311", "mqttv5"]
+
+
+class House(Gateway):
+    """With a listener for WebSocket beside the one for TCP."""
+
+    def __init__(self, folder: Path) -> None:
+        port, self.websocket = free_port(), free_port()
+        listeners = [{"mqtt": f"127.0.0.1:{port}"}, {"ws": f"127.0.0.1:{self.websocket}"}]
+        super().__init__(folder, listeners=listeners)
+        self.port = port
 
 
 @pytest.fixture(scope="module")
-def gateway(tmp_path_factory):
-    gateway = Gateway(tmp_path_factory.mktemp("house"))
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    gateway = House(tmp_path_factory.mktemp("house"))
     gateway.start()
     yield gateway
     status = gateway.status()
@@ -40,206 +51,88 @@ def gateway(tmp_path_factory):
     assert status["routes"]["all"]["backlog_messages"] == 0
 
 
-class Paho:
-    """A paho client whose callbacks become a queue."""
+@pytest.fixture(scope="module")
+def node() -> Iterator[Node]:
+    node = Node()
+    yield node
+    node.close()
 
-    def __init__(self, gateway, name, version, clean=True, will=None):
-        self.messages = queue.Queue()
-        self.session_present = None
-        self.gone = threading.Event()
-        self._ready = threading.Event()
-        more = {"clean_session": clean} if version == MQTTProtocolVersion.MQTTv311 else {}
-        self.client = paho.Client(CallbackAPIVersion.VERSION2, name, protocol=version, **more)
-        self.client.on_message = lambda _, __, message: self.messages.put(message)
-        self.client.on_connect = self._connected
-        self.client.on_disconnect = lambda *_: self.gone.set()
-        if will is not None:
-            self.client.will_set(*will)
-        if version == MQTTProtocolVersion.MQTTv5:
-            about = Properties(PacketTypes.CONNECT)
-            about.SessionExpiryInterval = 0 if clean else 1000
-            self.client.connect("127.0.0.1", gateway.port, clean_start=clean, properties=about)
-        else:
-            self.client.connect("127.0.0.1", gateway.port)
-        self.client.loop_start()
-        assert self._ready.wait(WAIT_S)
 
-    def _connected(self, _client, _data, flags, reason, _properties):
-        assert not reason.is_failure, reason
-        self.session_present = flags.session_present
-        self._ready.set()
+Make = Callable[[House, pytest.FixtureRequest], Adapter]
 
-    def subscribe(self, topic, qos):
-        heard = threading.Event()
-        self.client.on_subscribe = lambda *_: heard.set()
-        self.client.subscribe(topic, qos)
-        assert heard.wait(WAIT_S)
 
-    def publish(self, topic, payload, qos, retain=False):
-        sent = self.client.publish(topic, payload, qos, retain)
-        sent.wait_for_publish(WAIT_S)
-        assert sent.is_published()
+def tcp(kind: Any, version: Any) -> Make:
+    return lambda gateway, _request: kind(gateway.port, version)
 
-    def next(self):
-        return self.messages.get(timeout=WAIT_S)
 
-    def drop(self):
-        """Gone without DISCONNECT."""
-        self.client.loop_stop()
-        self.client.socket().close()
+def javascript(scheme: str, version: int) -> Make:
+    def make(gateway: House, request: pytest.FixtureRequest) -> Adapter:
+        port = gateway.websocket if scheme == "ws" else gateway.port
+        return MqttJs(request.getfixturevalue("node"), f"{scheme}://127.0.0.1:{port}", version)
 
-    def leave(self):
-        self.client.disconnect()
-        self.client.loop_stop()
+    return make
+
+
+# name: (MQTT version, how it is made)
+CLIENTS: dict[str, tuple[int, Make]] = {
+    "paho 3.1.1": (4, tcp(Paho, 4)),
+    "paho 5": (5, tcp(Paho, 5)),
+    "aiomqtt 3.1.1": (4, tcp(Aiomqtt, 4)),
+    "aiomqtt 5": (5, tcp(Aiomqtt, 5)),
+    "gmqtt 3.1.1": (4, tcp(Gmqtt, 4)),
+    "gmqtt 5": (5, tcp(Gmqtt, 5)),
+    "mosquitto 3.1.1": (4, tcp(Mosquitto, 311)),
+    "mosquitto 5": (5, tcp(Mosquitto, 5)),
+    "MQTT.js 3.1.1": (4, javascript("mqtt", 4)),
+    "MQTT.js 5": (5, javascript("mqtt", 5)),
+    "MQTT.js 3.1.1 over WebSocket": (4, javascript("ws", 4)),
+    "MQTT.js 5 over WebSocket": (5, javascript("ws", 5)),
+}
+
+# (client, scenario): why not
+CANNOT = {
+    (client, scenario): why
+    for client, (version, _) in CLIENTS.items()
+    if version < 5
+    for scenario, why in MQTT_5_ONLY.items()
+} | {
+    (
+        client,
+        "a_second_connection_takes_over",
+    ): "mosquitto_sub connects again at once, and so they go on for ever"
+    for client in CLIENTS
+    if client.startswith("mosquitto")
+}
+
+TABLE = [
+    (client, scenario) for client in CLIENTS for scenario in SCENARIOS if (client, scenario) not in CANNOT
+]
 
 
 @pytest.fixture
-def connect(gateway):
-    clients = []
-
-    def make(*args, **more):
-        clients.append(Paho(gateway, *args, **more))
-        return clients[-1]
-
-    yield make
-    for client in clients:
-        with contextlib.suppress(Exception):
-            client.leave()
+async def stage(gateway: House, request: pytest.FixtureRequest) -> AsyncIterator[Stage]:
+    client, scenario = request.param
+    version, make = CLIENTS[client]
+    corner = f"{list(CLIENTS).index(client)}-{scenario}"
+    stage = Stage(make(gateway, request), gateway, corner, version)
+    yield stage
+    await stage.close()
 
 
-@pytest.mark.parametrize("version", PAHO)
-def test_paho_both_directions_every_qos_in_order(connect, version):
-    hears, says = connect("hears", version), connect("says", version)
-    for qos in (0, 1, 2):
-        hears.subscribe(f"paho/{qos}", qos)
-        for nth in range(20):
-            says.publish(f"paho/{qos}", f"{nth}", qos)
-        got = [hears.next() for _ in range(20)]
-        assert [each.payload for each in got] == [b"%d" % nth for nth in range(20)]
-        assert {each.qos for each in got} == {qos}
+@pytest.mark.parametrize(
+    ("stage", "scenario"),
+    [((client, scenario), scenario) for client, scenario in TABLE],
+    ids=[f"{client}-{scenario}" for client, scenario in TABLE],
+    indirect=["stage"],
+)
+async def test_client(stage: Stage, scenario: str) -> None:
+    async with asyncio.timeout(60):
+        await SCENARIOS[scenario](stage)
 
 
-@pytest.mark.parametrize("version", PAHO)
-def test_paho_retained_and_will(connect, version):
-    topic = f"paho/last/{version}"
-    says = connect("says", version)
-    says.publish(topic, "on line", 1, retain=True)
-    hears = connect("hears", version)
-    hears.subscribe(topic, 1)
-    first = hears.next()
-    assert (first.payload, bool(first.retain)) == (b"on line", True)
-    mortal = connect("mortal", version, will=(topic, "gone", 2, True))
-    mortal.drop()
-    assert hears.next().payload == b"gone"
-    says.publish(topic, b"", 1, retain=True)
-    assert hears.next().payload == b""
-    late = connect("late", version)
-    late.subscribe(topic, 1)
-    says.publish(topic, "now", 1)
-    assert late.next().payload == b"now"
-
-
-@pytest.mark.parametrize("version", PAHO)
-def test_paho_a_session_keeps_what_comes_meanwhile(connect, version):
-    sleeper = connect("sleeper", version, clean=False)
-    sleeper.subscribe("paho/asleep", 2)
-    sleeper.leave()
-    says = connect("says", version)
-    for nth in range(30):
-        says.publish("paho/asleep", f"{nth}", 1 + nth % 2)
-    sleeper = connect("sleeper", version, clean=False)
-    assert sleeper.session_present
-    got = [sleeper.next() for _ in range(30)]
-    for qos in (1, 2):  # QoS 2 takes one round more, so the two need not keep in step
-        own = [int(each.payload) for each in got if each.qos == qos]
-        assert own == [nth for nth in range(30) if 1 + nth % 2 == qos]
-    sleeper.leave()
-    assert not connect("sleeper", version, clean=True).session_present
-
-
-@pytest.mark.parametrize("version", PAHO)
-def test_paho_a_second_connection_takes_the_session_over(connect, version):
-    first = connect("twin", version, clean=False)
-    first.client.reconnect_delay_set(60, 60)  # or the two would throw each other out for ever
-    first.subscribe("paho/twin", 1)
-    second = connect("twin", version, clean=False)
-    assert second.session_present
-    assert first.gone.wait(WAIT_S)
-    connect("says", version).publish("paho/twin", "x", 1)
-    assert second.next().payload == b"x"
-
-
-def mosquitto(name, gateway, version, *args, **more):
-    command = [binary(name), "-h", "127.0.0.1", "-p", str(gateway.port), "-V", version, *args]
-    return subprocess.run(command, capture_output=True, text=True, timeout=30, check=True, **more)
-
-
-@pytest.mark.parametrize("version", MOSQUITTO)
-@pytest.mark.parametrize("qos", ["0", "1", "2"])
-def test_mosquitto_publishes_and_subscribes(gateway, connect, version, qos):
-    topic = f"mosquitto/{version}/{qos}"
-    hears = connect("hears", MQTTProtocolVersion.MQTTv5)
-    hears.subscribe(topic, 2)
-    lines = "".join(f"{nth}\n" for nth in range(50))
-    mosquitto("mosquitto_pub", gateway, version, "-t", topic, "-q", qos, "-l", input=lines)
-    assert [hears.next().payload for _ in range(50)] == [b"%d" % nth for nth in range(50)]
-
-    hears.publish(topic + "/last", "kept", 1, retain=True)
-    heard = mosquitto("mosquitto_sub", gateway, version, "-t", topic + "/#", "-q", qos, "-C", "1", "-W", "10")
-    assert heard.stdout == "kept\n"
-
-
-@pytest.mark.parametrize("version", MOSQUITTO)
-def test_mosquitto_keeps_a_session_and_speaks_its_will(gateway, connect, version):
-    topic = f"mosquitto/{version}"
-    session = ["-i", f"keeper-{version}", "-c", "-q", "2", "-t", f"{topic}/kept"]
-    if version == "mqttv5":
-        session += ["-x", "1000"]
-    mosquitto("mosquitto_sub", gateway, version, *session, "-E")
-    mosquitto("mosquitto_pub", gateway, version, "-t", f"{topic}/kept", "-q", "2", "-m", "waited")
-    heard = mosquitto("mosquitto_sub", gateway, version, *session, "-C", "1", "-W", "10")
-    assert heard.stdout == "waited\n"
-
-    hears = connect("hears", MQTTProtocolVersion.MQTTv5)
-    hears.subscribe(f"{topic}/will", 1)
-    mortal = subprocess.Popen(
-        [
-            binary("mosquitto_sub"), "-h", "127.0.0.1", "-p", str(gateway.port), "-V", version,
-            "-t", f"{topic}/ready",
-            "--will-topic", f"{topic}/will", "--will-payload", "gone", "--will-qos", "1",
-        ],
-        stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    try:
-        says = connect("says", MQTTProtocolVersion.MQTTv5)
-        says.publish(f"{topic}/ready", "now", 1, retain=True)
-        assert mortal.stdout is not None
-        assert mortal.stdout.readline() == "now\n"
-    finally:
-        mortal.kill()
-        mortal.communicate()
-    assert hears.next().payload == b"gone"
-
-
-@pytest.mark.parametrize("version", [aiomqtt.ProtocolVersion.V311, aiomqtt.ProtocolVersion.V5])
-async def test_aiomqtt_every_qos(gateway, version):
-    async with (
-        asyncio.timeout(30),
-        aiomqtt.Client("127.0.0.1", gateway.port, identifier="hears", protocol=version) as hears,
-        aiomqtt.Client("127.0.0.1", gateway.port, identifier="says", protocol=version) as says,
-    ):
-        for qos in (0, 1, 2):
-            await hears.subscribe(f"aiomqtt/{qos}", qos)
-            for nth in range(20):
-                await says.publish(f"aiomqtt/{qos}", f"{nth}", qos)
-        got = []
-        async for message in hears.messages:
-            got.append((message.topic.value, message.payload))
-            if len(got) == 60:
-                break
-    for qos in (0, 1, 2):
-        own = [payload for topic, payload in got if topic == f"aiomqtt/{qos}"]
-        assert own == [b"%d" % nth for nth in range(20)]
+def test_what_a_client_cannot_do_is_a_cell_of_the_table() -> None:
+    assert set(CANNOT) <= {(client, scenario) for client in CLIENTS for scenario in SCENARIOS}
+    assert set(MQTT_5_ONLY) <= set(SCENARIOS)
 
 
 def test_amqtt_every_qos(gateway):

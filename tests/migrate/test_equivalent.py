@@ -121,8 +121,8 @@ TLS = "listener 8883\ncertfile c.pem\nkeyfile k.pem\n"
     ("more", "keys"),
     [
         ("", {"anonymous": False}),
-        ("cafile ca.pem", {"anonymous": False}),
-        ("cafile ca.pem\nrequire_certificate false", {"anonymous": False}),
+        ("cafile ca.pem", {"chain": "{}/ca.pem", "anonymous": False}),
+        ("cafile ca.pem\nrequire_certificate false", {"chain": "{}/ca.pem", "anonymous": False}),
         (
             "cafile ca.pem\nrequire_certificate true",
             {"client_ca": "{}/ca.pem", "user_from": "password", "anonymous": False},
@@ -135,9 +135,22 @@ TLS = "listener 8883\ncertfile c.pem\nkeyfile k.pem\n"
             "cafile ca.pem\nrequire_certificate true\nuse_identity_as_username true\ncrlfile /r.pem",
             {"client_ca": "{}/ca.pem", "crl": "/r.pem"},
         ),
-        ("cafile ca.pem\nuse_identity_as_username true", {"client_ca": "{}/ca.pem"}),
-        ("cafile ca.pem\nuse_subject_as_username true", {"client_ca": "{}/ca.pem"}),
-        ("capath ca/\nuse_identity_as_username true", {"client_ca": "{}/ca.pem"}),
+        (
+            "cafile ca.pem\nuse_identity_as_username true",
+            {"client_ca": "{}/ca.pem", "client_certificate": "optional", "anonymous": False},
+        ),
+        (
+            "cafile ca.pem\nuse_subject_as_username true",
+            {"client_ca": "{}/ca.pem", "client_certificate": "optional", "anonymous": False},
+        ),
+        (
+            "capath ca/\nuse_identity_as_username true",
+            {"client_ca": "{}/ca.pem", "client_certificate": "optional", "anonymous": False},
+        ),
+        (
+            "cafile ca.pem\nuse_identity_as_username true\npassword_file p",
+            {"client_ca": "{}/ca.pem"},
+        ),
         ("tls_version tlsv1.3", {"tls_min": "1.3", "anonymous": False}),
         ("tls_version tlsv1.2", {"anonymous": False}),
         ("tls_version tlsv1.1", {"anonymous": False}),
@@ -237,6 +250,7 @@ DEFAULTS_2_0 = {
     "session_messages": 1020,
     "session_bytes": "1TiB",
     "reason_strings": False,
+    "like_mosquitto": True,
 }
 
 

@@ -125,7 +125,8 @@ CLAUSES: Final[dict[str, str | list[str]]] = {
         CONNECT + "test_a_will_has_the_qos_and_the_retain_that_connect_gave_it",
     ],
     "MQTT-3.1.2-10": [
-        CONNECT + "test_a_will_is_published_once_and_then_removed[4]",
+        CONNECT + "test_a_will_is_published_once_and_then_removed[False-4]",
+        CONNECT + "test_a_will_is_published_once_and_then_removed[True-4]",
         CONNECT + "test_a_disconnect_removes_the_will_for_good[4]",
     ],
     "MQTT-3.1.2-11": bad(
@@ -427,8 +428,8 @@ CLAUSES: Final[dict[str, str | list[str]]] = {
     "MQTT-6.0.0-4": [WEBSOCKET + "test_the_subprotocol_that_is_offered_is_the_one_that_is_spoken"],
     "MQTT-7.0.0-1": "binds who also connects to other servers by MQTT, which the gateway does not",
     "MQTT-7.0.0-2": [
-        "tests/house/test_clients.py::test_mosquitto_publishes_and_subscribes",
-        "tests/house/test_clients.py::test_paho_both_directions_every_qos_in_order",
+        "tests/house/test_clients.py::test_client[paho 3.1.1-each_qos_in_order]",
+        "tests/house/test_clients.py::test_client[paho 3.1.1-wills]",
     ],
     "MQTT-7.1.1-1": [
         CONNECT + "test_the_first_packet_is_connack_even_where_messages_wait_and_no_other_follows[4]"

@@ -136,7 +136,8 @@ CLAUSES: Final[dict[str, str | list[str]]] = {
         CONNECT + "test_a_will_keeps_its_properties_and_the_order_of_its_user_properties",
     ],
     "MQTT-3.1.2-10": [
-        CONNECT + "test_a_will_is_published_once_and_then_removed[5]",
+        CONNECT + "test_a_will_is_published_once_and_then_removed[False-5]",
+        CONNECT + "test_a_will_is_published_once_and_then_removed[True-5]",
         CONNECT + "test_a_disconnect_removes_the_will_for_good[5]",
     ],
     "MQTT-3.1.2-11": bad("CONNECT with will QoS and no will"),

@@ -4,7 +4,7 @@ import itertools
 import sys
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from bridge.policy import access as module
@@ -134,6 +134,8 @@ def test_rights_are_those_of_the_model_for_every_topic(rules, user, client, topi
 
 @settings(max_examples=150, deadline=None)
 @given(rules_made, names, names, filters_of())
+@example([Rule(subscribe=("#",), deny_subscribe=("+/#",))], "a", "a", "#")
+@example([Rule(subscribe=("+/#",))], "a", "a", "#")
 def test_a_filter_is_allowed_where_every_topic_that_it_brings_is(rules, user, client, wanted):
     identity = Identity(user)
     brought = [topic for topic in TOPICS if model_matches(tokens(wanted), topic)]

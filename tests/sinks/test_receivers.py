@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -19,11 +18,11 @@ from bridge.errors import SinkUnavailable
 from bridge.sinks.kit import outgoing
 from bridge.sinks.options import ZeromqOptions
 from bridge.sinks.zeromq import ZeromqSink
+from tests.node import installed
 from tests.servers import binary, free_port
 from tests.sinks.keyring import Keyring
 
 RECEIVERS = Path(__file__).parents[2] / "deploy" / "receivers"
-CACHE = Path(__file__).parents[2] / ".cache" / "receivers"
 PATIENCE_S = 30
 
 
@@ -32,28 +31,9 @@ def python_receiver() -> list[str]:
 
 
 def javascript_receiver() -> list[str]:
-    node, npm = binary("node"), binary("npm")
-    lock = (RECEIVERS / "package-lock.json").read_text(encoding="utf-8")
-    stamp = CACHE / ".installed"
-    if not stamp.exists() or stamp.read_text(encoding="utf-8") != lock:
-        CACHE.mkdir(parents=True, exist_ok=True)
-        for name in ("package.json", "package-lock.json"):
-            shutil.copy(RECEIVERS / name, CACHE)
-        # The package carries its library for every platform; its script would only build another one.
-        done = subprocess.run(
-            [npm, "ci", "--no-audit", "--no-fund", "--ignore-scripts"],
-            cwd=CACHE,
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
-        if done.returncode:
-            if os.environ.get("CI") == "true":
-                pytest.fail(f"npm ci failed:\n{done.stderr}")
-            pytest.skip(f"npm ci failed: {done.stderr[-200:]}")
-        stamp.write_text(lock, encoding="utf-8")
-    shutil.copy(RECEIVERS / "receiver.js", CACHE)  # beside its modules
-    return [node, str(CACHE / "receiver.js")]
+    folder = installed(RECEIVERS, "receivers")
+    shutil.copy(RECEIVERS / "receiver.js", folder)  # beside its modules
+    return [binary("node"), str(folder / "receiver.js")]
 
 
 @pytest.fixture(params=[python_receiver, javascript_receiver], ids=["python", "javascript"])

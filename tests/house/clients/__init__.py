@@ -1,0 +1,1 @@
+"""The MQTT clients that people use, each behind the same few words: see `base`."""
