@@ -43,7 +43,7 @@ from bridge.observe.status import MqttStatus, RouteStatus, SinkStatus, Status, S
 from bridge.policy.access import Access, fill
 from bridge.sinks import create, describe
 from bridge.store import Spool
-from bridge.store.files import OS_FILES, Files
+from bridge.store.files import OS_FILES, Files, Unsynced
 
 __all__ = ["Gateway", "run"]
 
@@ -79,7 +79,8 @@ class Gateway:
         config = self.config
         async with AsyncExitStack() as stack:
             store = config.store
-            self.spool = Spool.open(str(store.path), store.max_bytes, self._files, store.keep or 0.0)
+            files = Unsynced() if store.durability == "write" else self._files
+            self.spool = Spool.open(str(store.path), store.max_bytes, files, store.keep or 0.0)
             self.spool.uplink.history.age_s = self.clock.age_s
             stack.push_async_callback(self.spool.close)
             stack.push_async_callback(self._stop_tasks)
@@ -268,6 +269,9 @@ class Gateway:
                 commits=spool.committer.commits,
                 commit_ms=round(spool.committer.commit_s * 1000, 3),
                 damaged=spool.damaged,
+                durability=self.config.store.durability,
+                accepted_bytes=spool.accepted_bytes,
+                written_bytes=spool.written_bytes,
             ),
             sinks={name: self._sink_status(name) for name in self.keepers},
             routes={forwarder.route.name: self._route_status(forwarder) for forwarder in self.forwarders},

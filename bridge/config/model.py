@@ -135,6 +135,10 @@ class Store(Section):
 
     path: Annotated[Path, AfterValidator(_check_store_path), Field(default_factory=default_store_path)]
     max_bytes: Annotated[Size, Field(ge=1 << 20, description="all that may lie on the disk")] = 1 << 30
+    durability: Annotated[
+        Literal["fsync", "write"],
+        Field(description="what an acknowledged message survives: fsync a power cut, write a kill"),
+    ] = "fsync"
     keep: Annotated[
         Duration | None,
         Field(ge=1, description="how long what was delivered is kept, where nobody else wants the room"),

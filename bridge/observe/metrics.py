@@ -104,6 +104,12 @@ def _store(status: Status) -> Iterator[Metric]:
     yield _gauge("store_max_bytes", "Bytes the store may take up.", store.max_bytes)
     yield _gauge("store_commit_seconds", "Moving average of one commit to the disk.", store.commit_ms / 1000)
     yield _total("store_appended", "Messages appended.", store.appended)
+    yield _total("store_accepted_bytes", "Bytes of the records of these messages.", store.accepted_bytes)
+    yield _total(
+        "store_written_bytes",
+        "Bytes written to the disk for them, in whole pages of 4 KiB: what flash wears out by.",
+        store.written_bytes,
+    )
     yield _total("store_commits", "Commits to the disk.", store.commits)
     yield _total("store_damaged", "Records found damaged and kept aside.", store.damaged)
 

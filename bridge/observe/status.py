@@ -49,6 +49,9 @@ class StoreStatus(msgspec.Struct, frozen=True):
     commit_ms: float  # moving average of one commit
     damaged: int  # records found damaged and kept aside
     history_bytes: int = 0  # of `bytes`: delivered, and kept only while there is room
+    durability: Literal["fsync", "write"] = "fsync"  # what an acknowledged message survives
+    accepted_bytes: int = 0  # records made durable, in bytes
+    written_bytes: int = 0  # what that took on the disk, in whole pages
 
 
 class SinkStatus(msgspec.Struct, frozen=True):

@@ -16,12 +16,24 @@ import contextlib
 import errno
 import fcntl
 import os
+from typing import Final
 
-__all__ = ["OS_FILES", "Files"]
+__all__ = ["OS_FILES", "Files", "Unsynced"]
+
+_PAGE: Final = 12  # bits; the disk is written in pages of 4 KiB, however little has changed in one
 
 
 class Files:
-    """The disk, as the operating system offers it. Errors are OSError, as they come."""
+    """The disk, as the operating system offers it. Errors are OSError, as they come.
+
+    `written_bytes` is what went to the disk so far: whole pages, each counted when it is
+    synced or its file is closed, because what is changed several times before goes out once.
+    """
+
+    written_bytes = 0
+
+    def __init__(self) -> None:
+        self._pages: dict[int, set[int]] = {}  # descriptor → pages changed and not yet written
 
     def make_folder(self, path: str) -> None:
         """Afterwards the folder is there, and its name and those beside it survive a power cut."""
@@ -79,12 +91,18 @@ class Files:
 
     def close(self, fd: int) -> None:
         """Close; never syncs."""
+        self._count(fd)
         os.close(fd)
 
     def free(self, path: str) -> int:
         """Bytes that the disk of the folder `path` has left for us."""
         found = os.statvfs(path)
         return found.f_bavail * found.f_frsize
+
+    def total(self, path: str) -> int:
+        """Bytes that the disk of the folder `path` has in all."""
+        found = os.statvfs(path)
+        return found.f_blocks * found.f_frsize
 
     def size(self, fd: int) -> int:
         """The length of the file in bytes."""
@@ -107,13 +125,20 @@ class Files:
 
     def write(self, fd: int, data: bytes, offset: int) -> None:
         """Write all of `data`; a short write goes on where it stopped."""
+        if data:
+            pages = range(offset >> _PAGE, (offset + len(data) - 1 >> _PAGE) + 1)
+            self._pages.setdefault(fd, set()).update(pages)
         done = os.pwrite(fd, data, offset)
         while done < len(data):
             done += os.pwrite(fd, memoryview(data)[done:], offset + done)
 
     def sync(self, fd: int) -> None:
         """Afterwards the file's bytes survive a power cut."""
+        self._count(fd)
         os.fdatasync(fd)
+
+    def _count(self, fd: int) -> None:
+        self.written_bytes += len(self._pages.pop(fd, ())) << _PAGE
 
     def sync_folder(self, path: str) -> None:
         """Afterwards names made, renamed or removed in this folder stay so."""
@@ -154,6 +179,21 @@ class Files:
             os.close(fd)
             return None
         return fd
+
+
+class Unsynced(Files):
+    """A disk that is never waited for: what was written survives the process, not the power.
+
+    The kernel has every byte when `write` returns, so a kill loses nothing, and writes
+    them out when it likes, mostly within 30 s. Many small commits then cost the flash
+    few pages instead of many.
+    """
+
+    def sync(self, fd: int) -> None:
+        """Nothing."""
+
+    def sync_folder(self, path: str) -> None:
+        """Nothing."""
 
 
 OS_FILES = Files()

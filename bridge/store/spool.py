@@ -1,12 +1,15 @@
 """The whole store of one gateway: three logs, the tables, one commit, one lock.
 
 The byte quota is shared out once, so neither direction takes the other's room:
-eight tenths for the uplink, one for the downlink, one for dead letters.
+eight tenths for the uplink, one for the downlink, one for dead letters. A quota that
+the disk could never hold is lowered to what it can: on a partition of 16 MB a store
+of the default 1 GiB is full, by the routes' rules, and not the disk.
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from typing import Final
 
@@ -19,7 +22,10 @@ from bridge.store.table import Table
 
 __all__ = ["Spool"]
 
+log = logging.getLogger(__name__)
+
 _TENTHS: Final = {"uplink": 8, "downlink": 1, "dead": 1}
+_DISK_RESERVE: Final = 1 << 20  # of the disk: for tables, cursors and the file system itself
 _TABLES: Final = ("sessions", "retained", "marks")
 
 
@@ -28,7 +34,7 @@ class Spool:
 
     def __init__(self, path: str, max_bytes: int, files: Files, lock: int, keep_s: float = 0.0) -> None:
         self.path = path
-        self.max_bytes = max_bytes
+        max_bytes = self.max_bytes = _fitting(path, max_bytes, files)
         self._files = files
         self._lock = lock
         damaged = os.path.join(path, "damaged")
@@ -49,6 +55,8 @@ class Spool:
             )
             for name, tenths in _TENTHS.items()
         )
+        self._durable_before = self.uplink.durable + self.downlink.durable + self.dead.durable
+        self._written_before = files.written_bytes
         self.uplink.history.keep_s = keep_s
         files.make_folder(tables)
         self.sessions, self.retained, self.marks = (Table(table, files, damaged) for table in paths)
@@ -85,6 +93,16 @@ class Spool:
             ) from error
 
     @property
+    def written_bytes(self) -> int:
+        """Bytes that went to the disk since the start, in whole pages."""
+        return self._files.written_bytes - self._written_before
+
+    @property
+    def accepted_bytes(self) -> int:
+        """Bytes of records that were made durable for them."""
+        return self.uplink.durable + self.downlink.durable + self.dead.durable - self._durable_before
+
+    @property
     def size(self) -> int:
         """Bytes of messages kept, over all logs."""
         return self.uplink.size + self.downlink.size + self.dead.size
@@ -101,3 +119,13 @@ class Spool:
             for part in self._parts:
                 closing.callback(part.close)
             await self.committer.close()
+
+
+def _fitting(path: str, max_bytes: int, files: Files) -> int:
+    """The quota, or as much of it as the disk could hold if there were nothing else on it."""
+    total = files.total(path)
+    fits = max(total * 15 // 16 - _DISK_RESERVE, 1 << 20)
+    if max_bytes <= fits:
+        return max_bytes
+    log.warning("quota lowered path=%s bytes=%d was=%d disk=%d", path, fits, max_bytes, total)
+    return fits

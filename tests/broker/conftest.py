@@ -16,6 +16,7 @@ class Disk(Files):
     """The real disk, with a sync that a test can hold back or let fail."""
 
     def __init__(self):
+        super().__init__()
         self.open_gate = threading.Event()
         self.open_gate.set()
         self.error = None

@@ -99,3 +99,9 @@ def test_the_store_lies_where_systemd_or_the_desktop_says(monkeypatch):
 )
 def test_a_host_and_a_port(text, host, port):
     assert split_host_port(text) == (host, port)
+
+
+def test_durability_is_fsync_unless_it_says_write():
+    document = "version: 1\nstore: {path: /x, durability: write}"
+    assert default_config().store.durability == "fsync"
+    assert loads(document).store.durability == "write"

@@ -28,6 +28,8 @@ STORE = StoreStatus(
     commits=99,
     commit_ms=1.5,
     damaged=1,
+    accepted_bytes=1000,
+    written_bytes=4096,
     history_bytes=23_456,
 )
 STATUS = Status(

@@ -20,6 +20,8 @@ EXPECTED = [
     ("edgespool_mqtt_sessions", {}, 4),
     ("edgespool_mqtt_subscriptions", {}, 5),
     ("edgespool_mqtt_received_total", {}, 1000),
+    ("edgespool_store_accepted_bytes_total", {}, 1000),
+    ("edgespool_store_written_bytes_total", {}, 4096),
     ("edgespool_mqtt_acknowledged_total", {}, 990),
     ("edgespool_mqtt_unrouted_total", {}, 6),
     ("edgespool_mqtt_refused_total", {}, 7),

@@ -201,6 +201,9 @@ class HostileDisk(Files):
     def free(self, path: str) -> int:
         return 1 << 40
 
+    def total(self, path: str) -> int:
+        return 1 << 40
+
     def size(self, fd: int) -> int:
         return len(self._file(fd).live)
 

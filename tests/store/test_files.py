@@ -4,7 +4,9 @@ import stat
 
 import pytest
 
-from bridge.store.files import Files
+from bridge.message import Message
+from bridge.store import Spool
+from bridge.store.files import Files, Unsynced
 
 
 def test_every_folder_on_the_way_is_made_and_its_name_made_safe(tmp_path):
@@ -84,3 +86,45 @@ def test_a_lock_is_held_until_it_is_closed(tmp_path):
     again = Files().lock(path)
     assert again is not None
     os.close(again)
+
+
+def test_what_is_written_counts_in_pages_and_once_a_sync(tmp_path):
+    files = Files()
+    fd = files.create(str(tmp_path / "file"), 1 << 16)
+    files.write(fd, b"x" * 10, 0)
+    files.write(fd, b"y" * 10, 10)
+    assert files.written_bytes == 0
+    files.sync(fd)
+    assert files.written_bytes == 4096, "two writes to one page go out once"
+    files.write(fd, b"z" * 10, 20)
+    files.sync(fd)
+    assert files.written_bytes == 2 * 4096, "and once more when it was synced in between"
+    files.write(fd, b"z" * 4098, 4096 * 2 - 1)
+    files.sync(fd)
+    assert files.written_bytes == 5 * 4096, "the last byte of one page, one page, the first of the next"
+    files.write(fd, b"a", 0)
+    files.close(fd)
+    assert files.written_bytes == 6 * 4096, "what is left goes out some time"
+
+
+async def test_a_disk_that_is_not_waited_for_is_never_synced_and_holds_all_the_same(tmp_path, monkeypatch):
+    """Also of names: a folder's sync costs as much as a file's."""
+
+    def never(fd):
+        raise AssertionError("synced")
+
+    monkeypatch.setattr(os, "fsync", never)
+    monkeypatch.setattr(os, "fdatasync", never)
+    spool = Spool.open(str(tmp_path / "spool"), 1 << 20, Unsynced())
+    spool.uplink.cursor("cloud")
+    spool.uplink.append(Message("a", b"1"))
+    spool.retained.put("a", b"2")
+    assert await spool.committer.flush() is None
+    await spool.close()
+    spool = Spool.open(str(tmp_path / "spool"), 1 << 20, Unsynced())
+    position = spool.uplink.cursor("cloud").position
+    assert [entry.message.payload for entry in spool.uplink.read(position)] == [b"1"]
+    assert spool.retained.get("a") == b"2"
+    await spool.close()
+    with pytest.raises(AssertionError, match="synced"):
+        Spool.open(str(tmp_path / "spool"), 1 << 20)

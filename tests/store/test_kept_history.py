@@ -23,6 +23,7 @@ class Disk(Files):
     """The real one, with as little left as a test says."""
 
     def __init__(self):
+        super().__init__()
         self.left = 1 << 40
         self.creates_left = 1 << 40
         self.failing = False

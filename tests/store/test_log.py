@@ -66,6 +66,7 @@ class FailingFiles(Files):
     """The disk, that fails at one call to come and then works again."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.fail_in: dict[str, int] = {}
 
     def _may_fail(self, call: str) -> None:
