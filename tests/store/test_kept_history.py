@@ -26,13 +26,13 @@ class Disk(Files):
         super().__init__()
         self.left = 1 << 40
         self.creates_left = 1 << 40
-        self.failing = False
+        self.failing = self.tables_failing = False
 
     def free(self, path):
         return self.left
 
     def create(self, path, size=0):
-        if self.failing:
+        if self.failing or (self.tables_failing and ".tab" in path):
             raise OSError(errno.ENOSPC, "no space left", path)
         if self.creates_left == 0:
             raise OSError(errno.ENOSPC, "no space left", path)
@@ -207,6 +207,19 @@ async def test_given_a_disk_without_any_room_then_all_history_goes(plant):
     await asyncio.sleep(0)
     await plant.take(1)
     assert plant.kept()[-1] == plant.number - 1
+
+
+async def test_given_no_room_for_a_table_then_history_goes_and_the_next_commit_finds_it(plant):
+    plant.log.history.keep_s = 10**9
+    await plant.take(100)
+    plant.disk.tables_failing = True
+    plant.spool.retained.put("a", b"value")
+    with pytest.raises(AssertionError):
+        await plant.take(1)
+    assert plant.log.history.bytes == 0
+    plant.disk.tables_failing = False
+    await plant.take(1)
+    assert plant.spool.committer.fault is None
 
 
 async def test_how_long_is_looked_up_once_a_segment(plant, monkeypatch):

@@ -104,6 +104,21 @@ async def test_given_a_store_when_looked_at_then_no_byte_and_no_time_of_it_chang
     look()
 
 
+def test_every_file_is_opened_for_reading_only(log, monkeypatch):
+    opened = []
+    os_open = os.open
+
+    def noted(path, flags, *more, **named):
+        opened.append((path, flags))
+        return os_open(path, flags, *more, **named)
+
+    log.cursor("telemetry")
+    monkeypatch.setattr("bridge.store.look.os.open", noted)
+    assert numbers(LogLook(log.folder).walk()) == list(range(40))
+    assert len({path for path, _ in opened}) == len(segments(log)) + 1
+    assert {flags & (os.O_ACCMODE | os.O_CREAT | os.O_TRUNC) for _, flags in opened} == {os.O_RDONLY}
+
+
 async def test_given_looks_that_go_on_when_a_gateway_starts_then_it_gets_the_lock(tmp_path):
     for _ in range(3):
         spool = Spool.open(str(tmp_path / "store"), SMALL)
@@ -198,6 +213,17 @@ def test_given_zeros_where_older_records_were_then_that_is_damage_too(log):
     assert not at_tail
     path.write_bytes(whole[: len(whole) // 2])  # and so is a file that was cut
     assert [(one.begin, one.end) for one in damage(LogLook(log.folder).walk())] == [(begin, end)]
+
+
+def test_given_zeros_from_the_end_of_a_record_on_then_that_is_damage_as_well(log):
+    path = segments(log)[1]
+    entries = [one for one in LogLook(log.folder).walk() if isinstance(one, Entry)]
+    inside = [one for one in entries if int(path.stem) <= one.position < int(segments(log)[2].stem)]
+    whole = path.read_bytes()
+    path.write_bytes(whole[: inside[0].end - int(path.stem)].ljust(len(whole), b"\0"))
+    found = list(LogLook(log.folder).walk())
+    assert damage(found) == [Damage(inside[0].end, inside[-1].end, at_tail=False)]
+    assert len(numbers(found)) == 40 - len(inside) + 1
 
 
 def test_given_an_end_that_rotted_then_it_is_damage_at_the_tail(log):
