@@ -93,15 +93,14 @@ def _entries(place: Place, wanted: Wanted, route: Route | None) -> Iterator[tupl
     position = 0
     if wanted.route is not None and not wanted.delivered_too and not wanted.dead:
         position = log.cursors.get(wanted.route) or 0
+        behind: str | None = wanted.route
+    else:
+        behind = None
     asks = _asker(wanted, route)
     since_ns, until_ns = wanted.since_ns, wanted.until_ns
-    for segment in log.segments:
-        if (end := log.end_of(segment)) is not None and end <= position:
-            continue
-        prefix = f"{place.gateway}/{segment.header.epoch:08x}/"
-        for found in log.walk_segment(segment):
-            if not isinstance(found, Entry) or found.position < position:
-                continue
+    prefix = f"{place.gateway}/{place.look.logs['uplink'].epoch:08x}/"
+    for found in log.walk(position, behind):
+        if isinstance(found, Entry):
             received_ns = found.message.received_ns
             if since_ns is not None and received_ns < since_ns:
                 continue

@@ -9,11 +9,11 @@ of a route that the configuration does not have counts everything behind it.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from functools import lru_cache
 from pathlib import Path
 
 import msgspec
@@ -25,10 +25,14 @@ from bridge.errors import BridgeError, ConfigError
 from bridge.observe.escape import printable
 from bridge.policy.route import Route
 from bridge.sinks.metadata import rfc3339
+from bridge.store import Entry
 from bridge.store.look import Flaw, LogLook, SegmentLook, StoreLook
 from bridge.store.segment import Damage
 
 __all__ = ["Place", "guarded", "open_store", "show_info", "verify_store"]
+
+
+TOPICS_MAX = 4096  # remembered for each route
 
 
 class Place(msgspec.Struct, frozen=True):
@@ -60,6 +64,7 @@ class LogInfo(msgspec.Struct):
     oldest: str | None = None
     newest: str | None = None
     damaged: int = 0
+    aside_bytes: int = 0  # moved out of the way for a slow route
 
 
 class RouteInfo(msgspec.Struct):
@@ -134,47 +139,77 @@ def show_info(config: Path | None, state: Path | None, as_json: bool) -> int:
 def _take_stock(place: Place) -> StoreInfo:
     look = place.look
     uplink = look.logs["uplink"]
-    routes = {name: RouteInfo(cursor, name in place.routes) for name, cursor in uplink.cursors.items()}
-    logs = {
-        name: _read_log(log, _counting(place, routes) if log is uplink else None)
-        for name, log in look.logs.items()
-    }
+    backlogs = [_Backlog(name, cursor, place.routes.get(name)) for name, cursor in uplink.cursors.items()]
+    logs = {name: _read_log(log, backlogs if log is uplink else []) for name, log in look.logs.items()}
+    # Last, because what is moved aside meanwhile is then found there, and not counted twice.
+    for backlog in backlogs:
+        logs["uplink"].damaged += backlog.add_aside(uplink)
     tables, damaged = {}, 0
     for one in look.tables():
         tables[os.path.basename(one.path)] = one.records
         damaged += len(one.flaws)
     damaged += sum(log.damaged for log in logs.values())
+    routes = {backlog.name: backlog.info() for backlog in backlogs}
     return StoreInfo(look.path, logs, routes, tables, damaged, len(look.damaged))
 
 
-Counter = Callable[[int, int, str, int], None]
+class _Backlog:
+    """What one route has still to deliver, counted by segment: all of one may be found aside later."""
+
+    def __init__(self, name: str, cursor: int | None, route: Route | None) -> None:
+        self.name = name
+        self._cursor = cursor
+        self._route = route
+        self._wanted: dict[str, bool] = {}
+        self._by_base: dict[int, list[int]] = {}  # segment → messages, bytes, arrival of the oldest
+
+    def wants(self, topic: str) -> bool:
+        if self._route is None:
+            return True
+        if (known := self._wanted.get(topic)) is None:
+            if len(self._wanted) >= TOPICS_MAX:
+                self._wanted.clear()
+            known = self._wanted[topic] = self._route.wants(topic)
+        return known
+
+    def add(self, base: int, entry: Entry) -> None:
+        """Count a message that lies in the segment at `base`, if it is wanted."""
+        if entry.position >= (self._cursor or 0) and self.wants(entry.message.topic):
+            counted = self._by_base.setdefault(base, [0, 0, entry.message.received_ns])
+            counted[0] += 1
+            counted[1] += entry.end - entry.position
+
+    def add_aside(self, log: LogLook) -> int:
+        """Count what was moved aside, and not where it lay; return how much of it is damaged."""
+        parts = log.parts(self.name)
+        covered = max((part.end for part in parts), default=0)
+        self._by_base = {base: counted for base, counted in self._by_base.items() if base >= covered}
+        damaged = 0
+        for part in parts:
+            with contextlib.suppress(FileNotFoundError):
+                for found in log.walk_part(part):
+                    if isinstance(found, Entry):
+                        self.add(part.begin, found)
+                    else:
+                        damaged += 1
+        return damaged
+
+    def info(self) -> RouteInfo:
+        counted = [self._by_base[base] for base in sorted(self._by_base)]
+        return RouteInfo(
+            self._cursor,
+            self._route is not None,
+            sum(messages for messages, _, _ in counted),
+            sum(size for _, size, _ in counted),
+            rfc3339(counted[0][2]) if counted else None,
+        )
 
 
-def _counting(place: Place, routes: dict[str, RouteInfo]) -> Counter:
-    """Return what counts one message, by position, end, topic and arrival, for the routes that want it."""
-
-    @lru_cache(maxsize=4096)
-    def wanting(topic: str) -> list[tuple[int, RouteInfo]]:
-        return [
-            (info.cursor or 0, info)
-            for name, info in routes.items()
-            if not info.known or place.routes[name].wants(topic)
-        ]
-
-    def counted(position: int, end: int, topic: str, received_ns: int) -> None:
-        for cursor, info in wanting(topic):
-            if position >= cursor:
-                info.messages += 1
-                info.bytes += end - position
-                info.oldest = info.oldest or rfc3339(received_ns)
-
-    return counted
-
-
-def _read_log(log: LogLook, counted: Counter | None) -> LogInfo:
+def _read_log(log: LogLook, backlogs: list[_Backlog]) -> LogInfo:
     info = LogInfo([], damaged=len(log.flaws))
     oldest_ns = newest_ns = 0
     for segment in log.segments:
+        base = segment.header.base
         one = SegmentInfo(os.path.basename(segment.path), segment.header.sequence, file_bytes=segment.size)
         info.segments.append(one)
         for found in log.walk_segment(segment):
@@ -185,14 +220,16 @@ def _read_log(log: LogLook, counted: Counter | None) -> LogInfo:
             one.bytes += found.end - found.position
             newest_ns = found.message.received_ns
             oldest_ns = oldest_ns or newest_ns
-            if counted is not None:
-                counted(found.position, found.end, found.message.topic, newest_ns)
+            for backlog in backlogs:
+                backlog.add(base, found)
         info.messages += one.messages
         info.bytes += one.bytes
         info.file_bytes += one.file_bytes
         info.damaged += one.damaged
     if info.messages:
         info.oldest, info.newest = rfc3339(oldest_ns), rfc3339(newest_ns)
+    for route in log.routes_aside():
+        info.aside_bytes += sum(part.size for part in log.parts(route))
     return info
 
 
@@ -221,6 +258,8 @@ def _render(info: StoreInfo, now_ns: int) -> Iterator[str]:
         ],
         "<>>>>>>",
     )
+    if aside := sum(log.aside_bytes for log in info.logs.values()):
+        yield f"  and {size(aside)} moved aside for routes that are far behind"
     yield ""
     yield from table(
         ("ROUTE", "BACKLOG", "BYTES", "OLDEST", "CURSOR"),
@@ -288,6 +327,9 @@ def verify_store(config: Path | None, state: Path | None) -> int:
                         print(_flaw_line(look, _flaw_of(log, segment, found)))
                     else:
                         messages += 1
+            for flaw in _flaws_aside(log):
+                flaws += 1
+                print(_flaw_line(look, flaw))
         records = 0
         for one in look.tables():
             records += one.records
@@ -302,6 +344,16 @@ def verify_store(config: Path | None, state: Path | None) -> int:
         return 1 if flaws else 0
 
     return guarded(work)
+
+
+def _flaws_aside(log: LogLook) -> Iterator[Flaw]:
+    for route in log.routes_aside():
+        for part in log.parts(route):
+            with contextlib.suppress(FileNotFoundError):
+                for found in log.walk_part(part):
+                    if isinstance(found, Damage):
+                        begin, end = found.begin - part.begin, found.end - part.begin
+                        yield Flaw(part.path, begin, end, "no whole record; readers step over it", lost=True)
 
 
 def _flaw_of(log: LogLook, segment: SegmentLook, damage: Damage) -> Flaw:

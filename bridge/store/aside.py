@@ -34,7 +34,7 @@ from bridge.store.files import Files
 from bridge.store.record import Entry, encode_moved
 from bridge.store.segment import HEADER_BYTES, Header, Segment, read_entries, read_header
 
-__all__ = ["ASIDE", "Aside", "Part", "is_part"]
+__all__ = ["ASIDE", "Aside", "Part", "part_places"]
 
 ASIDE: Final = "aside"  # the folder in that of a log; in it one for each route
 _NAME: Final = re.compile(r"(\d{20})-(\d{20})\.mvd")
@@ -42,9 +42,10 @@ _MERGE_BELOW: Final = 512 * 1024  # bytes; a smaller last file is written again
 _READ_BYTES: Final = 256 * 1024
 
 
-def is_part(name: str) -> bool:
-    """Whether a file of this name holds moved records."""
-    return _NAME.fullmatch(name) is not None
+def part_places(name: str) -> tuple[int, int] | None:
+    """Between which two positions a file of this name holds what is wanted; None for another file."""
+    match = _NAME.fullmatch(name)
+    return (int(match[1]), int(match[2])) if match else None
 
 
 class Part(NamedTuple):
@@ -77,8 +78,8 @@ class Aside:
             path = os.path.join(folder, name)
             if name.endswith(".new"):
                 files.unlink(path)
-            elif match := _NAME.fullmatch(name):
-                self._find(path, int(match[1]), int(match[2]))
+            elif places := part_places(name):
+                self._find(path, *places)
 
     def _make_folder(self) -> None:
         """Afterwards its name is safe and that of the one above, whoever made them and was killed."""

@@ -3,7 +3,8 @@
 A gateway may be writing there meanwhile. Three things can then be other than a file
 at rest would have them, and none of them is damage:
 
-    a segment has gone       everyone was through with it; what was in it was delivered
+    a segment has gone       everyone was through with it, or what was still wanted of it
+                             lies aside now, and is read there
     a segment is new         it began after the look did; the look ends before it
     bytes are half there     the write is under way: they are looked at once more
 
@@ -23,74 +24,37 @@ import os
 import time
 from bisect import bisect_right
 from collections.abc import Iterator
-from typing import Final, NamedTuple, NoReturn
+from heapq import merge
+from typing import Final, NamedTuple
 
 from bridge.errors import StoreFailed
+from bridge.store.aside import ASIDE, part_places
 from bridge.store.cursor import CURSOR_BYTES, damaged_slots, read_slots
 from bridge.store.files import Files
-from bridge.store.record import HEADER_BYTES as RECORD_BYTES
-from bridge.store.record import Entry, RawRecord, decode_all, decode_record
-from bridge.store.segment import (
-    HEADER_BYTES,
-    Damage,
-    Header,
-    Segment,
-    file_name,
-    half_damaged,
-    read_header,
-    scan,
-)
+from bridge.store.look_file import AGAIN_S, LOOKING, TRIES, Flaw, SegmentLook, messages, records
+from bridge.store.record import Entry, RawRecord
+from bridge.store.segment import HEADER_BYTES, Damage, Header, file_name, half_damaged, read_header
 from bridge.store.survey import peek
 
-__all__ = ["LOOKING", "Flaw", "LogLook", "StoreLook", "TableLook"]
+__all__ = ["LOOKING", "Flaw", "LogLook", "PartLook", "SegmentLook", "StoreLook", "TableLook"]
 
 LOGS: Final = ("uplink", "downlink", "dead")
 TABLES: Final = ("sessions", "retained", "marks")
-READ_BYTES: Final = 256 * 1024
-_AGAIN_S: Final = 0.02  # a write of one commit is over long before
-_TRIES: Final = 5
+_NO_HEADER: Final = "no header can be read, so nothing in it counts"
 _HALF_HEADER: Final = "one of the two copies of its header cannot be read; the other one counts"
+_LISTINGS_MAX: Final = 1000  # a file can be written anew while it is looked at, but not for ever
 _NAME_LENGTH: Final = len(file_name(0))
 
 
-class _Looking(Files):
-    """The disk for those who only read: it opens nothing for writing, and refuses the rest."""
+class PartLook(NamedTuple):
+    """One file of moved records: all that its route wants between two positions of the log."""
 
-    def open(self, path: str, *, create: bool = False) -> int:
-        """Open for reading only."""
-        assert not create
-        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-
-    def _never(self, *_: object, **__: object) -> NoReturn:
-        raise AssertionError("a look changes nothing")
-
-    make_folder = add_folder = create = write = sync = sync_folder = _never
-    truncate = rename = unlink = keep = lock = _never
-
-
-LOOKING: Final = _Looking()
-
-
-class Flaw(NamedTuple):
-    """Something that is not as it was written: where, and what it means.
-
-    `begin` and `end` are positions in the log (in a table or cursor, in the file); `lost` says
-    whether a message or a value may be gone with it.
-    """
-
-    file: str
     begin: int
     end: int
-    what: str
-    lost: bool
-
-
-class SegmentLook(NamedTuple):
-    """One segment file with a header that counts."""
-
     path: str
-    header: Header
+    header: Header | None
     size: int
+    half_damaged: bool
 
 
 class LogLook:
@@ -108,11 +72,21 @@ class LogLook:
         self._files = files
         self._see_cursors()  # first: a cursor seen later could be ahead of the segments seen
         self._see_segments()
+        for route in self.routes_aside():
+            for part in self.parts(route):
+                if part.header is None or part.half_damaged:
+                    what = _NO_HEADER if part.header is None else _HALF_HEADER
+                    self.flaws.append(Flaw(part.path, 0, part.size, what, lost=part.header is None))
 
     @property
     def head(self) -> int:
         """Where the oldest segment begins."""
         return self.segments[0].header.base if self.segments else 0
+
+    @property
+    def epoch(self) -> int:
+        """That of the log: part of the identity of its messages."""
+        return self.segments[-1].header.epoch if self.segments else 0
 
     @property
     def bytes(self) -> int:
@@ -125,12 +99,12 @@ class LogLook:
             if not name.endswith(".cur"):
                 continue
             path = os.path.join(folder, name)
-            for _ in range(_TRIES):
+            for _ in range(TRIES):
                 data, size = peek(self._files, path, CURSOR_BYTES)
                 damaged = damaged_slots(data)
                 if not damaged:
                     break
-                time.sleep(_AGAIN_S)  # a save is under way, or it is damaged for good
+                time.sleep(AGAIN_S)  # a save is under way, or it is damaged for good
             slot = read_slots(data, path)
             self.cursors[name[:-4]] = slot[0] if slot else None
             if slot is None:
@@ -152,8 +126,7 @@ class LogLook:
             base = int(name[:-4])
             if header is None:
                 if size:
-                    what = "no header can be read, so none of its records counts"
-                    self.flaws.append(Flaw(path, base, base + size, what, lost=True))
+                    self.flaws.append(Flaw(path, base, base + size, _NO_HEADER, lost=True))
             elif self.segments and header.sequence < self.segments[-1].header.sequence:
                 what = "left by a commit that failed; nothing in it was acknowledged"
                 self.flaws.append(Flaw(path, base, base + size, what, lost=False))
@@ -163,12 +136,12 @@ class LogLook:
 
     def _see_header(self, path: str, name: str) -> tuple[Header | None, int]:
         """The header, and the file's size; no header and 0 for a file that was only just begun."""
-        for _ in range(_TRIES):
+        for _ in range(TRIES):
             data, size = peek(self._files, path, HEADER_BYTES)
             header = read_header(data, path)
             if header is not None and not half_damaged(data):
                 break
-            time.sleep(_AGAIN_S)  # the file is being made, or damaged for good
+            time.sleep(AGAIN_S)  # the file is being made, or damaged for good
         if header is not None and name == file_name(header.base):
             if half_damaged(data):
                 end = header.base + HEADER_BYTES
@@ -183,33 +156,39 @@ class LogLook:
 
     # ---- records -------------------------------------------------------------------
 
-    def walk(self, position: int = 0) -> Iterator[Entry | Damage]:
-        """Every message at or behind `position`, in order, and every stretch where one should be."""
+    def walk(self, position: int = 0, route: str | None = None) -> Iterator[Entry | Damage]:
+        """Every message at or behind `position`, in order, and every stretch where one should be.
+
+        What was moved aside comes in its place: with `route`, only what was moved for that one
+        (it has nothing more to want where it was moved from), else for all of them.
+        """
+        routes = [route] if route is not None else self.routes_aside()
+        covered = -1
+        while (now := self._covered(route)) > covered:  # more may be moved in the meantime
+            covered = now
+            for moved in self._moved(routes, position, covered):
+                yield moved
+                position = moved.end
+            if route is not None:
+                position = max(position, covered)
         for segment in self.segments:
             end = self.end_of(segment)
-            if end is None or end > position:
-                for found in self.walk_segment(segment):
+            if end is not None and end <= position:
+                continue
+            try:
+                for found in messages(self._files, segment, end):
                     if found.end > position:
                         yield found
+                        position = found.end
+            except FileNotFoundError:
+                for moved in self._moved(routes, position, end):
+                    yield moved
+                    position = moved.end
 
     def walk_segment(self, segment: SegmentLook) -> Iterator[Entry | Damage]:
         """The same of one segment; nothing where it has gone meanwhile."""
-        end = self.end_of(segment)
-        position = segment.header.base + HEADER_BYTES
-        try:
-            for entries in _sound_stretches(self._files, segment, end):
-                yield from entries
-                position = entries[-1].end
-            if position == end:
-                return
-            for found in _records(self._files, segment, end, position):
-                if isinstance(found, RawRecord):
-                    begin = found.end - len(found.body) - RECORD_BYTES
-                    yield decode_record(found) or Damage(begin, found.end, at_tail=False)
-                else:
-                    yield found
-        except FileNotFoundError:
-            return
+        with contextlib.suppress(FileNotFoundError):
+            yield from messages(self._files, segment, self.end_of(segment))
 
     def end_of(self, segment: SegmentLook) -> int | None:
         """Where its records stop, as the one behind it says; None while there is none."""
@@ -225,6 +204,63 @@ class LogLook:
                         return header.follows
         return None
 
+    # ---- what was moved aside ------------------------------------------------------
+
+    def routes_aside(self) -> list[str]:
+        """The routes that something was moved aside for."""
+        return self._files.names(os.path.join(self.folder, ASIDE))
+
+    def parts(self, route: str) -> list[PartLook]:
+        """The files that hold what was moved aside for a route, as of now."""
+        folder = os.path.join(self.folder, ASIDE, route)
+        parts: list[PartLook] = []
+        for name in self._files.names(folder):
+            if (places := part_places(name)) is None:
+                continue
+            path = os.path.join(folder, name)
+            with contextlib.suppress(FileNotFoundError):
+                data, size = peek(self._files, path, HEADER_BYTES)
+                header = read_header(data, path)
+                while parts and parts[-1].end > places[0]:
+                    parts.pop()  # what was in it has been written anew
+                parts.append(PartLook(*places, path, header, size, header is not None and half_damaged(data)))
+        return parts
+
+    def walk_part(self, part: PartLook) -> Iterator[Entry | Damage]:
+        """Every message of such a file, and its damage. Raises FileNotFoundError when it has gone."""
+        if part.header is not None:
+            segment = SegmentLook(part.path, part.header, part.size)
+            yield from messages(self._files, segment, part.header.base + part.size)
+
+    def _covered(self, route: str | None) -> int:
+        """Up to here nothing has to be looked for in the log; without a route, up to its head."""
+        if route is None:
+            return self.head
+        return max((part.end for part in self.parts(route)), default=0)
+
+    def _moved(self, routes: list[str], position: int, end: int | None) -> Iterator[Entry]:
+        """What was moved from `position` on and before `end`; once, also if several routes want it."""
+        entries = [self._moved_for(route, position, end) for route in routes]
+        for entry in merge(*entries, key=lambda entry: entry.position):
+            if entry.position >= position:
+                yield entry
+                position = entry.end
+
+    def _moved_for(self, route: str, position: int, end: int | None) -> Iterator[Entry]:
+        for _ in range(_LISTINGS_MAX):
+            try:
+                for part in self.parts(route):
+                    if part.end > position:
+                        for found in self.walk_part(part):
+                            if isinstance(found, Entry) and found.position >= position:
+                                if end is not None and found.position >= end:
+                                    return
+                                yield found
+                                position = found.end
+                return
+            except FileNotFoundError:
+                continue  # it was delivered, or has been written anew with what came next
+
 
 class TableLook:
     """One table as it stands: how many records it has, and what in it is damaged."""
@@ -237,12 +273,11 @@ class TableLook:
         data, self.bytes = peek(files, path, HEADER_BYTES)
         header = read_header(data, path)
         if header is None:
-            what = "no header can be read, so nothing in it counts"
-            self.flaws.append(Flaw(path, 0, self.bytes, what, lost=True))
+            self.flaws.append(Flaw(path, 0, self.bytes, _NO_HEADER, lost=True))
             return
         if half_damaged(data):
             self.flaws.append(Flaw(path, 0, HEADER_BYTES, _HALF_HEADER, lost=False))
-        for found in _records(files, SegmentLook(path, header, self.bytes), None):
+        for found in records(files, SegmentLook(path, header, self.bytes), None):
             if isinstance(found, RawRecord):
                 self.records += 1
             else:
@@ -270,99 +305,3 @@ class StoreLook:
         for name in TABLES:
             with contextlib.suppress(FileNotFoundError):
                 yield TableLook(os.path.join(self.path, "tables", name + ".tab"), self._files)
-
-
-def _sound_stretches(files: Files, segment: SegmentLook, end: int | None) -> Iterator[list[Entry]]:
-    """The messages of a segment up to the first place where there is none, many at once.
-
-    This is the fast way through a segment, and mostly all of it. Raises FileNotFoundError
-    when the file has gone.
-    """
-    file = Segment(files, segment.path, segment.header)
-    try:
-        stop = segment.header.base + files.size(file.fd) if end is None else end
-        position, length = file.first, READ_BYTES
-        while position < stop:
-            length = min(length, stop - position)
-            data = file.read(position, length)
-            entries, _, needs = decode_all(data, 0, position, file.salt, len(data))
-            if entries:
-                yield entries
-                position, length = entries[-1].end, READ_BYTES
-            elif needs and length < needs <= stop - position:
-                length = needs
-            else:
-                return
-    finally:
-        file.close()
-
-
-def _records(
-    files: Files, segment: SegmentLook, end: int | None, begin: int | None = None
-) -> Iterator[RawRecord | Damage]:
-    """The records of a segment, and its damage, but not what only looks like it for a moment.
-
-    From `begin` on, where a record should begin; default: from the first one.
-
-    Raises FileNotFoundError when the file has gone.
-    """
-    header = segment.header
-    file = Segment(files, segment.path, header)
-    try:
-        stop = header.base + files.size(file.fd) if end is None else end
-        at = file.first if begin is None else begin
-        for found in scan(file, stop, at):
-            if isinstance(found, RawRecord):
-                at = found.end
-                yield found
-                continue
-            _check_still_there(files, segment)
-            if end is not None:
-                bad = Damage(found.begin, end if found.at_tail else found.end, at_tail=False)
-                at = bad.end
-                yield bad
-                continue
-            for again in _look_again(files, file, found):
-                at = again.end
-                yield again
-        if end is not None and at < end:
-            _check_still_there(files, segment)
-            yield Damage(at, end, at_tail=False)
-    finally:
-        file.close()
-
-
-def _look_again(files: Files, file: Segment, seen: Damage) -> Iterator[RawRecord | Damage]:
-    """What lies in the newest segment where there was no record a moment ago."""
-    if not seen.at_tail:
-        # What is behind it was written later, so by now this is as it will stay.
-        at = seen.begin
-        for found in scan(file, seen.end, seen.begin):
-            if isinstance(found, RawRecord):
-                begin = found.end - len(found.body) - RECORD_BYTES
-                if begin > at:
-                    yield Damage(at, begin, at_tail=False)
-                yield found
-                at = found.end
-        if at < seen.end:
-            yield Damage(at, seen.end, at_tail=False)
-        return
-    for _ in range(_TRIES):
-        time.sleep(_AGAIN_S)
-        tail = list(scan(file, file.base + files.size(file.fd), seen.begin))
-        if seen in tail:
-            break
-        if not tail or isinstance(tail[-1], RawRecord):
-            yield from tail
-            return
-        yield from tail[:-1]
-        assert isinstance(tail[-1], Damage)
-        seen = tail[-1]
-    yield seen
-
-
-def _check_still_there(files: Files, segment: SegmentLook) -> None:
-    """Raise FileNotFoundError when the file is not the one that was seen: it is not damaged, but gone."""
-    data, _ = peek(files, segment.path, HEADER_BYTES)
-    if read_header(data, segment.path) != segment.header:
-        raise FileNotFoundError(segment.path)

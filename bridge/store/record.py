@@ -211,7 +211,8 @@ def read_record(data: bytes, at: int, base: int, salt: int) -> RawRecord | None:
 def decode_record(record: RawRecord) -> Entry | None:
     """The message that a record of a log holds, or None where its body is none of ours.
 
-    The record's `end` must be a position, as `bridge.store.segment.scan` gives it.
+    The record's `end` must be a position, as `bridge.store.segment.scan` gives it. One that
+    was moved lies where it lay.
     """
     position = record.end - HEADER_BYTES - len(record.body)
     try:
@@ -220,6 +221,9 @@ def decode_record(record: RawRecord) -> Entry | None:
         if record.kind == NOTED:
             note, message = _decode_noted(record.body)
             return Entry(position, record.end, record.sequence, message, note)
+        if record.kind == MOVED:
+            position, end, note, message = _decode_moved(record.body)
+            return Entry(position, end, record.sequence, message, note)
     except (msgspec.DecodeError, UnicodeDecodeError):
         pass
     return None

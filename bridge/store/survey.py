@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from typing import Final, NamedTuple
 
-from bridge.store.aside import ASIDE, is_part
+from bridge.store.aside import ASIDE, part_places
 from bridge.store.cursor import CURSOR_BYTES, read_slots
 from bridge.store.files import Files
 from bridge.store.segment import HEADER_BYTES, Header, file_name, half_damaged, read_header
@@ -62,7 +62,7 @@ def survey(folder: str, files: Files) -> tuple[list[Found], int]:
     asides = os.path.join(folder, ASIDE)
     for name in files.names(asides):
         for part in files.names(os.path.join(asides, name)):
-            if is_part(part):
+            if part_places(part):
                 path = os.path.join(asides, name, part)
                 read_header(peek(files, path, HEADER_BYTES)[0], path)
     return found, furthest

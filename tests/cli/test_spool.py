@@ -12,7 +12,7 @@ from bridge.cli import app
 from bridge.cli.when import parse_moment
 from bridge.forward.forwarder import DeadLetter
 from bridge.message import Message, Properties
-from bridge.store import Spool
+from bridge.store import Reader, Spool
 from tests.cli.gateway import edgespool
 from tests.store.test_look import everything_in, flip
 
@@ -44,7 +44,7 @@ class Store:
         self.config.write_text(json.dumps(document))
 
     async def fill(self):
-        spool = Spool.open(str(self.folder), 16 << 20)
+        spool = Spool.open(str(self.folder), 1 << 20)
         uplink = spool.uplink
         telemetry = uplink.cursor("telemetry")
         uplink.cursor("alarms")
@@ -184,6 +184,37 @@ async def test_verify_says_ok_or_lists_what_is_damaged_and_where(store):
     assert "2 damaged places" in summary
     assert "`edgespool spool verify` lists them" in store.run("info").stdout
     assert store.numbers() == ["1", "2", "3", "binary", "5", "6"]  # what is damaged is never shown
+
+
+async def test_what_was_moved_aside_for_a_slow_route_is_counted_shown_and_verified(store):
+    spool = Spool.open(str(store.folder), 1 << 20)
+    for number in ("f" * 70_000, 7, 8, 9):  # the first does not fit into the segment there
+        spool.uplink.append(message(number, "plant/a/filler"))
+        assert await spool.committer.flush() is None
+    alarms = Reader(spool.uplink, "alarms")
+    begin, end = spool.uplink.sealed()[0]
+    wanted = [one for one in spool.uplink.read(begin) if one.message.topic.endswith("alarm")]
+    alarms.settle(end, alarms.write(*alarms.prepare(end, wanted)))
+    spool.uplink.cursor("telemetry").save(end)
+    spool.uplink.trim()
+    assert spool.uplink.head == end
+    await spool.close()
+    info = json.loads(store.run("info", "--json").stdout)
+    assert {name: route["messages"] for name, route in info["routes"].items()} == {
+        "telemetry": 0,
+        "alarms": 1,
+    }
+    assert info["logs"]["uplink"]["aside_bytes"] > 128
+    assert "moved aside" in store.run("info").stdout
+    assert store.numbers("--route", "alarms") == ["binary"]
+    assert [payload[:6] for payload in store.numbers()] == ["binary", "ffffff", "7", "8", "9"]
+    assert store.run("verify").exit_code == 0
+    [path] = store.folder.glob("uplink/aside/alarms/*.mvd")
+    flip(path, 128 + 40)
+    result = store.run("verify")
+    assert result.exit_code == 1
+    assert result.stdout.startswith(f"uplink/aside/alarms/{path.name}: 128-")
+    assert len(store.numbers()) == 4
 
 
 async def test_nothing_in_the_store_changes_whatever_is_asked(store):

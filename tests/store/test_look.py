@@ -9,7 +9,7 @@ import pytest
 
 from bridge.errors import StoreFailed
 from bridge.message import Message
-from bridge.store import Entry, Log, Spool
+from bridge.store import Entry, Log, Reader, Spool
 from bridge.store.look import LOOKING, LogLook, StoreLook
 from bridge.store.segment import HEADER_BYTES, Damage
 
@@ -323,6 +323,100 @@ def test_given_a_segment_only_just_begun_then_it_is_no_damage(log):
     look = LogLook(log.folder)
     assert not look.flaws
     assert numbers(look.walk()) == list(range(40))
+
+
+# ---- what was moved aside for a slow route -------------------------------------------------
+
+
+def odd(entry):
+    return int(entry.message.payload) % 2 == 1
+
+
+@pytest.fixture
+def slow(log):
+    """A reader that wants every other message and has delivered none; `telemetry` has delivered all."""
+    reader = Reader(log, "slow")
+    log.cursor("telemetry").save(log.durable)
+    return reader
+
+
+def move(log, reader, segment_count):
+    """What the reader wants of the oldest segments goes aside, and they go."""
+    end = log.sealed()[segment_count - 1][1]
+    position = reader.pin
+    wanted = []
+    while position < end and (entries := log.read(position)):
+        wanted += [one for one in entries if one.position < end and odd(one)]
+        position = entries[-1].end
+    reader.settle(end, reader.write(*reader.prepare(end, wanted)))
+    log.trim()
+    assert log.head >= end
+
+
+def test_what_was_moved_aside_comes_in_its_place_for_its_route_and_for_all(log, slow):
+    whole = [one for one in LogLook(log.folder).walk() if isinstance(one, Entry)]
+    move(log, slow, 2)
+    look = LogLook(log.folder)
+    for_route = numbers(look.walk(0, "slow"))
+    aside = [number for number in for_route if whole[number].position < log.head]
+    assert aside == list(range(1, 2 * len(aside), 2))
+    assert for_route == aside + list(range(for_route[len(aside)], 40))
+    assert numbers(look.walk()) == for_route
+    by_number = {int(one.message.payload): one for one in look.walk() if isinstance(one, Entry)}
+    assert [by_number[number] for number in for_route] == [whole[number] for number in for_route]
+    assert not look.flaws
+
+
+def test_for_its_route_nothing_comes_twice_where_the_segment_is_still_kept(log, slow):
+    log.history.keep_s = 10**12
+    end = log.sealed()[1][1]
+    with pytest.raises(AssertionError):
+        move(log, slow, 2)
+    assert log.head < end  # kept as history
+    look = LogLook(log.folder)
+    for_route = numbers(look.walk(0, "slow"))
+    assert for_route == sorted(set(for_route))
+    assert for_route[:3] == [1, 3, 5]
+    assert numbers(look.walk()) == list(range(40))
+
+
+def test_given_records_moved_under_it_then_the_look_finds_them_aside(log, slow):
+    for route in ("slow", None):
+        look = LogLook(log.folder)
+        walking = look.walk(0, route)
+        seen = [next(walking)]
+        move(log, slow, 2)
+        seen += walking
+        kept = numbers(seen)
+        assert kept == sorted(set(kept))
+        assert {number for number in kept if number % 2} == set(range(numbers(look.walk())[0] | 1, 40, 2))
+        assert not damage(seen)
+
+
+def test_given_a_file_aside_written_anew_under_it_then_nothing_is_missed_or_twice(log, slow):
+    move(log, slow, 1)
+    walking = LogLook(log.folder).walk(0, "slow")
+    seen = [next(walking)]
+    move(log, slow, 2)  # the small file goes into the next one
+    assert len(list(Path(log.folder).glob("aside/slow/*.mvd"))) == 1
+    seen += walking
+    kept = numbers(seen)
+    assert kept == sorted(set(kept))
+    assert {number for number in kept if number % 2} == set(range(1, 40, 2))
+
+
+def test_given_rot_in_what_was_moved_then_the_others_are_seen(log, slow):
+    move(log, slow, 2)
+    [path] = Path(log.folder).glob("aside/slow/*.mvd")
+    before = numbers(LogLook(log.folder).walk(0, "slow"))
+    flip(path, 128 + 40)
+    look = LogLook(log.folder)
+    assert numbers(look.walk(0, "slow")) == before[1:]
+    [part] = look.parts("slow")
+    assert len(damage(look.walk_part(part))) == 1
+    flip(path, 20)
+    flip(path, 20 + 64)
+    assert [(Path(flaw.file), flaw.lost) for flaw in LogLook(log.folder).flaws] == [(path, True)]
 
 
 @pytest.mark.parametrize("name", ["uplink/{segment}", "uplink/cursors/telemetry.cur", "tables/retained.tab"])
