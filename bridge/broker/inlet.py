@@ -192,10 +192,22 @@ class Inlet:
                         answers.append(denial)
                         kind = None
                     continue
+                audience = decision.audience
+                if (
+                    careful
+                    and qos
+                    and audience is None
+                    and decision.matches
+                    and not self._committer.accepting
+                ):
+                    self.refused += 1
+                    full = self._why_full()
+                    if qos == 2:
+                        session.forget(packet.packet_id)
+                    break
                 message = Message(
                     topic, packet.payload, qos, packet.retain, publisher, now_ns, packet.properties
                 )
-                audience = decision.audience
                 if audience is not None and not stored_in & IN_UPLINK:
                     if careful and not self._admit(link, decision, message):
                         if not (audience.droppable and self._only_full()):

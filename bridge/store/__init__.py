@@ -9,6 +9,7 @@
     │   └── aside/ROUTE/BEGIN-END.mvd   what a slow route still wants between two positions
     ├── downlink/                   messages on their way to sleeping devices
     ├── dead/                       messages the cloud refused for good, each with its reason
+    ├── reserve                     room for the house's own words on a disk that is full
     ├── tables/                     sessions.tab, retained.tab, marks.tab
     ├── replays/                    orders to send history again, see bridge.forward.orders
     └── damaged/                    copies of what was cut off or skipped

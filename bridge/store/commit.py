@@ -24,6 +24,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, Protocol
 
 from bridge.errors import StoreError, StoreFailed, StoreFull
+from bridge.store.reserve import Reserve
 
 __all__ = ["Committer", "Part"]
 
@@ -55,8 +56,9 @@ class Committer:
     moving average of what the disk takes.
     """
 
-    def __init__(self, parts: Sequence[Part]) -> None:
+    def __init__(self, parts: Sequence[Part], reserve: Reserve | None = None) -> None:
         self._parts = parts
+        self._reserve = reserve
         self._loop = asyncio.get_running_loop()
         self._waiters: list[Waiter] = []
         self._before: list[Callable[[], None]] = []
@@ -71,11 +73,22 @@ class Committer:
         self.turn = 0  # rises with every commit that begins
         self.commits = 0
         self.commit_s = 0.0
+        if reserve is not None and (error := reserve.take()) is not None:
+            self._fail(error)
 
     @property
     def accepting(self) -> bool:
-        """Whether it makes sense to queue a message: no commit has just failed."""
-        return self.fault is None or self._loop.time() - self._failed_at > PROBE_AFTER_S
+        """Whether it makes sense to queue a message: no commit has just failed, and the reserve is there."""
+        if self.fault is None:
+            return True
+        return self._loop.time() - self._failed_at > PROBE_AFTER_S and self._has_reserve()
+
+    def _has_reserve(self) -> bool:
+        """Whether what is kept back for the house itself is kept back, or can be again."""
+        if self._reserve is None or self._reserve.take() is None:
+            return True
+        self._failed_at = self._loop.time()
+        return False
 
     def before_commit(self, callback: Callable[[], None]) -> None:
         """Call `callback` when a commit begins: what it adds to the parts belongs to that commit.
@@ -172,7 +185,8 @@ class Committer:
         if work:
             for part, batch in work:
                 part.settle(batch)
-            if self.fault is not None:
+            # With the reserve given up, what has been written may be the house's own last words.
+            if self.fault is not None and self._has_reserve():
                 self.fault = None
                 log.warning("store back")
         for waiter in waiters:
@@ -186,15 +200,21 @@ class Committer:
         for part in self._parts:
             if part.dirty:
                 part.fail(part.take(), error)
+        fault = self._fail(error)
+        self._scheduled = False
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            self._tell(waiter, fault)
+
+    def _fail(self, error: Exception) -> StoreError:
         fault = fault_from(error)
         if self.fault is None:
             log.error("store failed reason=%s", fault)
         self.fault = fault
         self._failed_at = self._loop.time()
-        self._scheduled = False
-        waiters, self._waiters = self._waiters, []
-        for waiter in waiters:
-            self._tell(waiter, fault)
+        if isinstance(fault, StoreFull) and self._reserve is not None and self._reserve.give_up():
+            log.warning("reserve given up; messages are refused until there is room for it")
+        return fault
 
     def _tell(self, callback: Callable[..., None], *facts: StoreError | None) -> None:
         # A mistake in one of them must not keep the news from the others.

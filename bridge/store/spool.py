@@ -17,6 +17,7 @@ from bridge.errors import StoreFailed
 from bridge.store.commit import Committer
 from bridge.store.files import OS_FILES, Files
 from bridge.store.log import Log
+from bridge.store.reserve import RESERVE_BYTES, Reserve
 from bridge.store.survey import survey
 from bridge.store.table import Table
 
@@ -63,7 +64,8 @@ class Spool:
         self._parts: list[Log | Table] = [
             self.uplink, self.downlink, self.dead, self.sessions, self.retained, self.marks,
         ]  # fmt: skip
-        self.committer = Committer(self._parts)
+        reserve = Reserve(files, os.path.join(path, "reserve"), min(RESERVE_BYTES, max_bytes // 16))
+        self.committer = Committer(self._parts, reserve)
 
     @classmethod
     def open(cls, path: str, max_bytes: int, files: Files = OS_FILES, keep_s: float = 0.0) -> Spool:

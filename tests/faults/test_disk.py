@@ -5,24 +5,26 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import random
 import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.faults.disks import mounted
 from tests.faults.publisher import Publisher
 from tests.faults.tracer import Tampered, killing
 from tests.gateway import Gateway, until
-from tests.house.device import Device
+from tests.house.device import Device, Sleeper
 from tests.house.receiver import FarEnd
 from tests.house.shipped import Shipped
 from tests.house.verdict import judge
-from tests.servers import free_port, missing
+from tests.servers import free_port
 
 QUOTA_EXCEEDED = 0x97
 BACK_S_MAX = 5.0
@@ -103,30 +105,110 @@ async def test_given_fdatasync_fails_then_no_puback_and_readyz_says_why_and_it_c
     assert "Traceback" not in gateway.output()
 
 
-# ---- killed at an exact call -------------------------------------------------------
-
-
 @pytest.mark.parametrize(
-    "moments",
+    ("injections", "seed"),
     [
-        pytest.param([1, 2, 5, 8, 13, 30], id="6-moments"),
-        pytest.param(range(1, 61), id="60-moments", marks=[pytest.mark.long, pytest.mark.timeout(900)]),
+        pytest.param(20, 1, id="20-injections"),
+        pytest.param(200, 2, id="200-injections", marks=[pytest.mark.long, pytest.mark.timeout(1800)]),
     ],
 )
-async def test_given_a_kill_at_exactly_the_nth_fdatasync_then_no_acknowledged_message_is_lost(
-    tmp_path: Path, moments: list[int]
+async def test_given_fdatasync_fails_again_and_again_then_no_ack_was_for_what_is_not_on_the_disk(
+    tmp_path: Path, injections: int, seed: int
 ) -> None:
+    luck = random.Random(seed)
     gateway = Shipped(tmp_path / "gateway")
     assert gateway.endpoint is not None
     far_end = FarEnd(tmp_path / "far", gateway.endpoint)
-    device = Device("d", gateway.port, 10_000_000, 300)
+    publisher = Publisher(gateway.port)
+    slowest_s = said_s = 0.0
+    gateway.start()
+    try:
+        for _ in range(injections):
+            segments = {path.name for path in gateway.state.glob("uplink/*.seg")}
+            with Tampered(gateway.pid, "fdatasync", f"error=EIO:when={luck.randint(1, 6)}"):
+                refused = await _publish_until_refused(publisher)
+                began = time.monotonic()
+                code, why = await asyncio.to_thread(ready, gateway)
+                said_s = max(said_s, time.monotonic() - began)
+                assert (code, "Input/output error" in why) == (503, True)
+            slowest_s = max(slowest_s, await _publish_until_taken(publisher, refused))
+            assert (await asyncio.to_thread(ready, gateway))[0] == 200
+            new = {path.name for path in gateway.state.glob("uplink/*.seg")} - segments
+            assert new, "what failed went to the same file again"
+        gateway.kill()
+        gateway.start()
+        far_end.start()
+        assert await _everything(far_end, publisher) == publisher.acknowledged
+    finally:
+        publisher.close()
+        gateway.kill()
+        far_end.kill()
+    print(
+        f"{injections} failed syncs, {len(publisher.acknowledged)} acknowledged, 0 lost; readyz said why"
+        f" within {said_s:.2f} s, acknowledging again after {slowest_s:.2f} s at most"
+    )
+    assert said_s <= 1
+    assert slowest_s <= BACK_S_MAX
+    assert "Traceback" not in gateway.output()
+
+
+# ---- killed at an exact call -------------------------------------------------------
+
+
+class Mortal(Gateway):
+    """A gateway with something in front of its command."""
+
+    before: Sequence[str] = ()
+
+    def command(self) -> list[str]:
+        return [*self.before, *super().command()]
+
+
+LONG = [pytest.mark.long, pytest.mark.timeout(1200)]
+EVERY_CALL = {
+    "fdatasync": range(1, 61),
+    "fsync": range(1, 25),
+    "rename,renameat,renameat2": range(1, 6),
+    "unlink,unlinkat": range(1, 12),
+    "fallocate": range(1, 8),
+    "ftruncate": range(1, 4),
+    "pwrite64": range(1, 61),
+}
+
+
+@pytest.mark.parametrize(
+    ("call", "moments"),
+    [
+        pytest.param("fdatasync", [1, 2, 5, 8, 13, 30], id="fdatasync-6-moments"),
+        *(
+            pytest.param(call, moments, id=f"{call}-{len(moments)}-moments", marks=LONG)
+            for call, moments in EVERY_CALL.items()
+        ),
+    ],
+)
+async def test_given_a_kill_at_exactly_the_nth_call_then_no_acknowledged_message_is_lost(
+    tmp_path: Path, call: str, moments: Sequence[int]
+) -> None:
+    endpoint = f"tcp://127.0.0.1:{free_port()}"
+    # Small segments: they begin, end and are let go all the time, and so are all these calls made.
+    parts: dict[str, Any] = {
+        "store": {"path": str(tmp_path / "spool"), "max_bytes": "2MiB"},
+        "sinks": {"cloud": {"zeromq": {"bind": endpoint}}},
+    }
+    gateway = Mortal(tmp_path / "gateway", **parts)
+    far_end = FarEnd(tmp_path / "far", endpoint)
+    device = Device("d", gateway.port, 10_000_000, 1500, topic="plant/" + "long" * 100)
     running = asyncio.create_task(device.run())
     far_end.start()
+    killed = 0
     try:
         for moment in moments:
-            gateway.before = killing("fdatasync", moment)
+            gateway.before = killing(call, moment)
             gateway.launch()
-            assert await asyncio.to_thread(gateway.wait, 30) == -9
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                assert await asyncio.to_thread(gateway.wait, 20) == -9
+                killed += 1
+            gateway.kill()  # no further call of this kind came: it lived, and dies like this
             assert not running.done(), running.result()
         gateway.before = ()
         await asyncio.to_thread(gateway.start)
@@ -140,7 +222,8 @@ async def test_given_a_kill_at_exactly_the_nth_fdatasync_then_no_acknowledged_me
         gateway.kill()
         far_end.kill()
     verdict = judge([(one["id"], one["payload"]) for one in far_end.received()], [device])
-    print(f"{len(moments)} kills, {len(device.acknowledged)} acknowledged, 0 lost; {verdict}")
+    assert killed > len(moments) // 2
+    print(f"{killed} kills at {call}, {len(device.acknowledged)} acknowledged, 0 lost; {verdict}")
     assert "Traceback" not in gateway.output()
 
 
@@ -150,15 +233,15 @@ async def test_given_a_kill_at_exactly_the_nth_fdatasync_then_no_acknowledged_me
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 48 MiB: room for two segments, and not for three."""
-    if os.geteuid():
-        missing("root, to mount a small file system")
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=48m", "none", folder]).returncode:
-        missing("the right to mount a tmpfs")
-    yield folder
-    with contextlib.suppress(subprocess.CalledProcessError):
-        subprocess.run(["umount", "--lazy", folder], check=True)
+    with mounted(tmp_path / "disk", "-t", "tmpfs", "-o", "size=48m", "none") as folder:
+        yield folder
+
+
+@pytest.fixture
+def tiny_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 16 MiB: less than one segment would like to have."""
+    with mounted(tmp_path / "disk", "-t", "tmpfs", "-o", "size=16m", "none") as folder:
+        yield folder
 
 
 async def test_given_a_full_disk_then_nothing_is_promised_and_it_resumes_when_there_is_room(
@@ -239,6 +322,40 @@ async def test_given_a_full_disk_when_killed_and_started_again_then_it_drains_an
         publisher.close()
         gateway.kill()
         far_end.kill()
+    assert "Traceback" not in gateway.output()
+
+
+async def test_given_not_one_byte_free_then_a_sleeping_device_still_gets_what_waits_for_it(
+    tmp_path: Path, tiny_disk: Path
+) -> None:
+    """What a session has taken is written down before it goes out: a few bytes are kept for that."""
+    gateway = Shipped(tmp_path / "gateway")
+    gateway.state = tiny_disk / "state"
+    publisher = Publisher(gateway.port, topic="alarm/a")
+    sleeper = Sleeper("sleeper", gateway.port, "alarm/#")
+    gateway.start()
+    try:
+        await sleeper.subscribe()
+        for number in range(500):
+            assert await publisher.publish(str(number))
+        ballast = tiny_disk / "ballast"
+        _fill(ballast)
+        assert os.statvfs(tiny_disk).f_bavail == 0
+        refused = await _publish_until_refused(publisher, 200 * KIB)
+        missing_ones = await sleeper.collect({str(number) for number in range(500)})
+        assert not missing_ones, f"{len(missing_ones)} did not come"
+        # And again where the gateway has to come up without a byte to write to.
+        gateway.kill()
+        gateway.start()
+        assert not await sleeper.collect({str(number) for number in range(500)})
+        publisher.close()
+        ballast.unlink()
+        took_s = await _publish_until_taken(publisher, refused, 200 * KIB)
+        print(f"500 taken at 0 bytes free; resumed after {took_s:.2f} s")
+        assert took_s <= ROOM_S_MAX
+    finally:
+        publisher.close()
+        gateway.kill()
     assert "Traceback" not in gateway.output()
 
 

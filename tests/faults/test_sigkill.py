@@ -109,3 +109,51 @@ async def test_given_sigkills_at_random_moments_then_no_acknowledged_message_is_
         f"{rounds} kills, {len(acknowledged):,} acknowledged, 0 lost; {verdict}; {again} again to the"
         f" sleeper, {listener.again.total()} to the listener"
     )
+
+
+@pytest.mark.parametrize(
+    ("deaths", "seed"),
+    [
+        pytest.param(8, 1, id="8-deaths"),
+        pytest.param(100, 2, id="100-deaths", marks=[pytest.mark.long, pytest.mark.timeout(900)]),
+    ],
+)
+async def test_given_it_is_killed_again_while_it_recovers_then_no_acknowledged_message_is_lost(
+    tmp_path: Path, deaths: int, seed: int
+) -> None:
+    """D5: whoever restarts a gateway that died is no more patient than a watchdog."""
+    luck = random.Random(seed)
+    gateway = Shipped(tmp_path / "gateway")
+    assert gateway.endpoint is not None
+    far_end = FarEnd(tmp_path / "far", gateway.endpoint)
+    devices = [Device("once", gateway.port, ENDLESS, 400), Device("twice", gateway.port, ENDLESS, 200, qos=2)]
+    running = [asyncio.create_task(device.run()) for device in devices]
+    far_end.start()
+    try:
+        await asyncio.to_thread(gateway.start)
+        for _ in range(deaths):
+            before = len(devices[0].acknowledged)
+            await until(lambda before=before: len(devices[0].acknowledged) > before, 30)
+            gateway.kill()
+            for _ in range(luck.randint(1, 3)):
+                gateway.launch()
+                # Not a wait for anything: the moment of the kill is the random part of this test.
+                await asyncio.sleep(luck.uniform(0, 2))
+                gateway.kill()
+            await asyncio.to_thread(gateway.start)
+            for task in running:
+                assert not task.done(), task.result()
+        for device in devices:
+            device.finish()
+        await asyncio.wait_for(asyncio.gather(*running), 60)
+        acknowledged = {f"{device.name}:{number}" for device in devices for number in device.acknowledged}
+        await asyncio.to_thread(far_end.wait_for, acknowledged)
+        assert gateway.stop() == 0
+    finally:
+        for task in running:
+            task.cancel()
+        gateway.kill()
+        far_end.kill()
+    verdict = judge([(one["id"], one["payload"]) for one in far_end.received()], devices)
+    assert "Traceback" not in gateway.output()
+    print(f"{deaths} deaths, 1 to 3 more in each recovery; {len(acknowledged):,} acknowledged; {verdict}")
