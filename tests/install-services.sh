@@ -35,6 +35,8 @@ all)
     there mosquitto_pub || need mosquitto-clients
     there strace || need strace
     there mkfs.xfs || need xfsprogs
+    there nbdkit || need nbdkit
+    there nbdfuse || need libnbd-bin
     there mkfs.ext4 || need e2fsprogs
     there gcc || need gcc
     # Without its headers gcc compiles nothing.

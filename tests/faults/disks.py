@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from tests.servers import binary, missing
 
-__all__ = ["PluggedDisk", "mounted", "run"]
+__all__ = ["FailingDisk", "PluggedDisk", "mounted", "run"]
 
 
 def run(*command: str | Path) -> None:
@@ -70,3 +71,63 @@ class PluggedDisk:
                 yield place
         finally:
             image.unlink()
+
+
+class FailingDisk:
+    """A block device with ext4 on it that fails every write while `failing` says so.
+
+    As on any Linux, what could not be written is forgotten, and the next sync of the
+    same file may succeed without it. Whole in a process of its own: nbdkit's memory,
+    shown as a file by nbdfuse, with a loop device on it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._trigger = folder / "trigger"
+        self._fuse = folder / "fuse"
+        self._fuse.mkdir()
+        self._place = folder / "disk"
+        self._place.mkdir()
+        error = ("error-pwrite=EIO", "error-pwrite-rate=100%", f"error-file={self._trigger}")
+        command = [
+            binary("nbdfuse"), str(self._fuse / "nbd"),
+            "--command", binary("nbdkit"), "-s", "--filter=error", "memory", "128M", *error,
+        ]  # fmt: skip
+        if os.geteuid():
+            missing("root, to mount a file system")
+        self._server = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 10
+        while not (self._fuse / "nbd").exists():
+            if self._server.poll() is not None or time.monotonic() > deadline:
+                missing("the right to mount with FUSE")
+            time.sleep(0.02)
+        run(binary("mkfs.ext4"), "-q", "-F", "-m", "0", self._fuse / "nbd")
+
+    @contextlib.contextmanager
+    def failing(self) -> Iterator[None]:
+        self._trigger.touch()
+        try:
+            yield
+        finally:
+            self._trigger.unlink()
+
+    @contextlib.contextmanager
+    def plugged_in(self) -> Iterator[Path]:
+        """Its file system, mended and mounted as after a start of the machine."""
+        nbd = self._fuse / "nbd"
+        mended = subprocess.run([binary("e2fsck"), "-fy", nbd], capture_output=True, text=True, timeout=60)
+        assert mended.returncode < 4, mended.stdout
+        device = subprocess.run(
+            [binary("losetup"), "-f", "--show", nbd], capture_output=True, text=True, check=True, timeout=60
+        ).stdout.strip()
+        try:
+            run("mount", device, self._place)
+            try:
+                yield self._place
+            finally:
+                run("umount", self._place)
+        finally:
+            run("losetup", "-d", device)
+
+    def close(self) -> None:
+        run("umount", self._fuse)
+        self._server.wait(10)
