@@ -34,6 +34,7 @@ from bridge.config.routes import build_routes
 from bridge.errors import BridgeError, ConfigError
 from bridge.forward.forwarder import Forwarder
 from bridge.forward.keeper import Keeper
+from bridge.forward.losses import Losses
 from bridge.forward.mover import Mover
 from bridge.forward.orders import Desk
 from bridge.forward.replay import Replays
@@ -136,6 +137,7 @@ class Gateway:
             if config.web is not None:
                 await self._start_web(stack, config.web.host, config.web.port)
             self._last("broker", self.broker.run)
+            self._last("losses", Losses(self._dropped).run)
             if config.sys is not None:
                 topics = SysTopics(self.broker, __version__, self._facts)
                 self._last("sys", partial(topics.run, config.sys.interval))
@@ -297,6 +299,13 @@ class Gateway:
             facts[f"{about}/age"] = f"{status.oldest_age_s:.0f} seconds"
         return facts
 
+    def _dropped(self) -> dict[str, dict[str, int]]:
+        """What each route has let go because the store was full, by which rule."""
+        lost = self.broker.inlet.lost
+        return {
+            one.route.name: {"oldest": one.lost, "newest": lost(one.route.name)} for one in self.forwarders
+        }
+
     def _sink_status(self, name: str) -> SinkStatus:
         keeper, options = self.keepers[name], self.config.sinks[name].options
         return SinkStatus(
@@ -320,6 +329,7 @@ class Gateway:
             refused=forwarder.refused,
             expired=forwarder.expired,
             lost=forwarder.lost + self.broker.inlet.lost(name),
+            dropped=self._dropped()[name],
         )
 
 

@@ -34,7 +34,7 @@ from bridge.config.problem import Path as DocumentPath
 from bridge.config.secrets import MASK, mask_url
 from bridge.config.words import HostPort, Name, Section, split_host_port
 from bridge.policy.batch import BatchLimits
-from bridge.policy.route import WhenFull, check_level_names
+from bridge.policy.route import PRIORITY, WhenFull, check_level_names
 from bridge.policy.units import Duration, Size
 from bridge.sinks.options import OPTIONS, AmqpOptions, MemoryOptions, SinkOptions, ZeromqOptions
 from bridge.topic import TOPIC_BYTES_MAX, Pattern
@@ -190,6 +190,9 @@ class Route(Section):
     batch: Annotated[Batch, Field(default_factory=Batch)]
     max_age: Annotated[Duration | None, Field(description="older messages are not sent any more")] = None
     when_full: WhenFull = "refuse"
+    priority: Annotated[
+        int, Field(ge=0, le=9, description="of routes that drop the oldest, the lowest gives way first")
+    ] = PRIORITY
 
 
 class Web(Section):

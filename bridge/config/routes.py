@@ -41,6 +41,7 @@ def build_routes(config: Config) -> list[Route]:
             ),
             max_age_s=route.max_age,
             when_full=route.when_full,
+            priority=route.priority,
         )
         for name, route in config.routes.items()
     ]

@@ -89,6 +89,15 @@ class Mover:
     async def _free(self, end: int) -> bool:
         """Write aside what is wanted before `end`, route by route; return whether that went well."""
         pinning = [one for one in self._forwarders if one.reader.pin < end]
+        for one in pinning:
+            one.reader.moving = True
+        try:
+            return await self._move(pinning, end)
+        finally:
+            for one in pinning:
+                one.reader.moving = False
+
+    async def _move(self, pinning: Sequence[Forwarder], end: int) -> bool:
         wanted: dict[str, list[Entry]] = {one.route.name: [] for one in pinning}
         begins = {one.route.name: one.reader.pin for one in pinning}
         async for entries in self._entries(min(begins.values(), default=end), end):

@@ -146,6 +146,13 @@ def _routes(routes: dict[str, RouteStatus]) -> Iterator[Metric]:
         for route, state in routes.items():
             total.add_metric((route,), getattr(state, field))
         yield total
+    dropped = CounterMetricFamily(
+        "edgespool_route_dropped", "What of these went, the oldest or the newest.", labels=("route", "reason")
+    )
+    for route, state in routes.items():
+        for reason, count in state.dropped.items():
+            dropped.add_metric((route, reason), count)
+    yield dropped
 
 
 def _gauge(name: str, text: str, value: float) -> Metric:

@@ -75,6 +75,7 @@ class RouteStatus(msgspec.Struct, frozen=True):
     refused: int  # taken to the dead letters
     expired: int  # older than max_age
     lost: int  # dropped by when_full
+    dropped: dict[str, int] = {}  # the same by reason: "oldest", "newest"
 
 
 class Status(msgspec.Struct, frozen=True):

@@ -14,9 +14,10 @@ from bridge.policy.batch import BatchLimits
 from bridge.policy.template import FIELDS, Template
 from bridge.topic import LEVELS_MAX, Pattern
 
-__all__ = ["Route", "WhenFull", "check_level_names", "compile_address"]
+__all__ = ["PRIORITY", "Route", "WhenFull", "check_level_names", "compile_address"]
 
 WhenFull = Literal["refuse", "drop_oldest", "drop_newest"]
+PRIORITY: Final = 5  # of a route that says nothing; 0 to 9
 
 # An address is remembered per topic. A device that makes up topics without end must not make this grow
 # without end, and a plant has seldom more topics than this.
@@ -66,6 +67,7 @@ class Route:
         "max_age_s",
         "name",
         "patterns",
+        "priority",
         "sink",
         "when_full",
     )
@@ -81,6 +83,7 @@ class Route:
         batch: BatchLimits | None = None,
         max_age_s: float | None = None,
         when_full: WhenFull = "refuse",
+        priority: int = PRIORITY,
     ) -> None:
         """Raises TemplateError or ValueError as `compile_address` does."""
         assert patterns, "a route without a filter takes nothing"
@@ -91,6 +94,7 @@ class Route:
         self.batch = batch or BatchLimits()
         self.max_age_s = max_age_s
         self.when_full: WhenFull = when_full
+        self.priority = priority  # of those that drop the oldest, the lowest gives way first
         self._template = compile_address(address, self.patterns)
         self._addresses: dict[str, str] = {}
 

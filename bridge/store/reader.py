@@ -30,6 +30,7 @@ class Reader:
         folder = os.path.join(log.folder, ASIDE, name)
         damage = Damaged(log.files, log.damaged_folder, f"{log.name}-{ASIDE}-{name}")
         self.name = name
+        self.moving = False  # whether somebody is at it; two at a time would take each other's files away
         self._log = log
         self._aside = Aside(log.files, folder, damage)
         self.cursor = log.cursor(name, self._aside.begin)

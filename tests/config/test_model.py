@@ -26,12 +26,12 @@ def test_a_route_becomes_a_rule():
         loads(
             "version: 1\ngateway: g\nsinks: {lab: {memory: {}}}\n"
             "routes: {r: {from: ['a/{x}', 'b/#'], to: lab, address: '{gateway}.{topic[0]}', max_age: 1h,\n"
-            "  batch: {messages: 7, bytes: 1KiB, wait: 200ms}, when_full: drop_newest}}"
+            "  batch: {messages: 7, bytes: 1KiB, wait: 200ms}, when_full: drop_newest, priority: 7}}"
         )
     )
     assert route.address(Message("b/1", b"")) == "g.b"
     assert (route.batch.messages, route.batch.bytes, route.batch.wait_s) == (7, 1024, 0.2)
-    assert (route.max_age_s, route.when_full) == (3600.0, "drop_newest")
+    assert (route.max_age_s, route.when_full, route.priority) == (3600.0, "drop_newest", 7)
 
 
 def test_overrides_replace_single_values(tmp_path):

@@ -99,3 +99,66 @@ async def test_damage_at_the_end_of_the_log_ends_the_reading_and_not_the_house(h
     route.let_go(log.oldest_segment_end())
     await asyncio.wait_for(route.count_backlog(), 5)
     assert route.cursor.position == log.oldest_segment_end()
+
+
+async def fill_both(hall):
+    """One alarm for nine values, until there is no room; return how many of each."""
+    values = alarms = 0
+    while hall.spool.uplink.has_room(4200):
+        if (values + alarms) % 10 == 0:
+            await hall.append(f"{alarms}" + " " * 4000, topic="alarm/1")
+            alarms += 1
+        else:
+            await hall.append(f"{values}" + " " * 4000, topic="t/1")
+            values += 1
+    return values, alarms
+
+
+@pytest.mark.parametrize("when_full", ["refuse", "drop_newest", "drop_oldest"])
+async def test_the_lowest_priority_gives_way_and_what_the_others_want_is_moved(hall, when_full):
+    low = hall.route("values", "t/#", when_full="drop_oldest", priority=1)
+    high = hall.route("alarms", "alarm/#", when_full=when_full, priority=9)
+    values, alarms = await fill_both(hall)
+    for _ in range(30):
+        assert hall.room.make(4200)
+        await hall.append(f"{values}" + " " * 4000, topic="t/1")
+        values += 1
+    assert (low.lost > 0, high.lost) == (True, 0)
+    assert hall.spool.uplink.size <= hall.spool.uplink.max_bytes
+    hall.run()
+    await hall.drained(low)
+    await hall.drained(high)
+    assert low.lost + low.delivered == values
+    assert high.delivered == alarms
+    of_alarms = [int(one.message.payload) for one in hall.sink.received if one.message.topic == "alarm/1"]
+    assert of_alarms == list(range(alarms)), "in order, though some of them were moved"
+
+
+async def test_where_both_want_the_same_the_lower_one_cannot_give_way_alone(hall):
+    low = hall.route("low", when_full="drop_oldest", priority=1)
+    high = hall.route("high", when_full="drop_oldest", priority=9)
+    await fill(hall)
+    assert hall.room.make(4200)
+    assert low.lost == high.lost > 0, "to keep it for one is to keep it"
+
+
+async def test_what_was_too_much_to_be_moved_is_not_looked_at_for_every_message(hall):
+    hall.route("low", when_full="drop_oldest", priority=1)
+    hall.route("strict", when_full="refuse")
+    await fill(hall)
+    assert not hall.room.make(4200)
+    hall.spool.uplink.read = None  # nobody may read it again
+    for _ in range(3):
+        assert not hall.room.make(4200)
+
+
+async def test_while_the_mover_is_at_it_nobody_else_moves_or_gives_way(hall):
+    """Two at a time would write, and take away, files of the same name."""
+    low = hall.route("values", "t/#", when_full="drop_oldest", priority=1)
+    high = hall.route("alarms", "alarm/#", when_full="drop_oldest", priority=9)
+    await fill_both(hall)
+    high.reader.moving = True
+    assert not hall.room.make(4200)
+    assert (low.lost, high.lost) == (0, 0)
+    high.reader.moving = False
+    assert hall.room.make(4200)

@@ -48,7 +48,9 @@ STATUS = Status(
         "lab": SinkStatus("zeromq", "tcp://127.0.0.1:5556", "up", "2025-11-23T20:00:00Z", ""),
     },
     routes={
-        "telemetry": RouteStatus("cloud", 12_345, 4_567_890, 3723.4, 900, 2, 3, 4),
+        "telemetry": RouteStatus(
+            "cloud", 12_345, 4_567_890, 3723.4, 900, 2, 3, 4, {"oldest": 1, "newest": 3}
+        ),
         "all": RouteStatus("lab", 0, 0, 0.0, 990, 0, 0, 0),
     },
     dead_letters=2,
