@@ -26,7 +26,7 @@ __all__ = ["Spool"]
 log = logging.getLogger(__name__)
 
 _TENTHS: Final = {"uplink": 8, "downlink": 1, "dead": 1}
-_DISK_RESERVE: Final = 1 << 20  # of the disk: for tables, cursors and the file system itself
+_DISK_RESERVE: Final = 2 << 20  # of the disk: for the reserve, tables, cursors and the file system itself
 _TABLES: Final = ("sessions", "retained", "marks")
 
 
