@@ -174,6 +174,7 @@ class Broker:
         for link in [link for link in self.links if link.expired(now)]:
             link.close(ReasonCode.KEEP_ALIVE_TIMEOUT, "nothing was heard for too long")
         self.delivery.tidy()
+        self.sessions.save_soon()
         self._lines_left = STRANGERS_PER_TICK
 
     def may_log(self) -> bool:

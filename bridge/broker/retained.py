@@ -11,6 +11,8 @@ in `refused`; an older message of the same topic stays.
 
 from __future__ import annotations
 
+from typing import Final
+
 from bridge.broker.limits import Limits
 from bridge.broker.stored import StoredRetained, decode_retained, encode
 from bridge.message import Message
@@ -19,6 +21,8 @@ from bridge.policy.access import ANONYMOUS, Identity
 from bridge.store import Table
 
 __all__ = ["Retained"]
+
+_SORTED_MAX: Final = 1_000  # more would take longer than a turn of the loop may
 
 
 class Retained:
@@ -78,8 +82,11 @@ class Retained:
         return old is None or old.payload != message.payload
 
     def topics(self) -> list[str]:
-        """The topics that have a retained message now."""
-        return [*self._table, *self._house]
+        """The topics that have a retained message now; unless they are many, each before those below it."""
+        topics = [*self._table, *self._house]
+        if len(topics) <= _SORTED_MAX:
+            topics.sort()
+        return topics
 
     def get(self, topic: str) -> tuple[Message, Identity] | None:
         """The retained message of a topic and who published it, or None."""

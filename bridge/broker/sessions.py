@@ -216,6 +216,11 @@ class Sessions:
             self._inbound = False
             self._set_checkpoint(Checkpoint(uplink, position))
 
+    def save_soon(self) -> None:
+        """Once a second: write down what devices have answered, though nothing else asks for a commit."""
+        if self._unsaved:
+            self._spool.committer.schedule()
+
     def _set_checkpoint(self, checkpoint: Checkpoint) -> None:
         self._checkpoint = checkpoint
         self._spool.marks.put(CHECKPOINT, encode(checkpoint))

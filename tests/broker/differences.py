@@ -226,12 +226,11 @@ def odd_packets_without_a_word(case: Case) -> bool:
     ends=True,
 )
 def delivered_before_released(case: Case) -> bool:
-    if case.what == "begin":
-        early = all(isinstance(each, Publish) and each.topic == case.step[1]["topic"] for each in case.ours)
-        return early and case.take(case.ours, [])
-    begun = {how["topic"] for what, how in case.before if what == "begin"}
-    late = all(isinstance(each, Publish) and each.topic in begun for each in case.theirs)
-    return case.what == "release" and late and case.take([], case.theirs)
+    steps = enumerate((*case.before, case.step))
+    begun = {(how["topic"], b"%d" % nth) for nth, (what, how) in steps if what == "begin"}
+    packets = case.ours + case.theirs
+    known = all(isinstance(each, Publish) and (each.topic, each.payload) in begun for each in packets)
+    return bool(packets) and known and case.take(case.ours, case.theirs)
 
 
 # ---- retained messages -----------------------------------------------------------------

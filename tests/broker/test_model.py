@@ -445,6 +445,17 @@ def run(examples: int, steps: int, **more: Any) -> None:
         raise AssertionError("\n".join(lines)) from error
 
 
+def test_what_was_acknowledged_long_before_a_kill_is_not_sent_again():
+    """It was, where nothing else had come since: what a device has answered waited for the next commit."""
+    comes = {"name": "one", "version": 5, "clean": False, "expiry_s": 33, "keep_alive_s": 0}
+    comes |= {"receive_maximum": None, "will": None}
+    wants = {"nth": 0, "filters": ["a"], "qos": 1, "no_local": False}
+    wants |= {"as_published": False, "handling": 2, "identifier": None}
+    says = {"nth": 0, "topic": "a", "qos": 1, "retain": False, "empty": False, "life_s": None, "count": 1}
+    story = [("connect", comes), ("subscribe", wants), ("publish", says), ("answer_everything", {"nth": 0})]
+    assert mistake([*story, ("time_passes", {"seconds": 5}), ("kill", {}), ("connect", comes)]) is None
+
+
 def test_three_devices_get_what_the_model_says():
     run(200, 30, derandomize=True)
 

@@ -90,6 +90,16 @@ async def test_a_retained_message_that_has_expired_spends_no_identifier(house, m
     assert (delivered.topic, delivered.packet_id) == ("t/b", 1)
 
 
+async def test_retained_messages_come_from_the_top_of_the_tree_down(house):
+    device = await house.connect()
+    topics = ["a/b/c", "b", "a", "a/b"]
+    for packet_id, topic in enumerate(topics, 1):
+        device.publish(topic, b"x", 1, packet_id, retain=True)
+        await device.expect(Puback)
+    await device.subscribe("#", qos=0)
+    assert [(await device.expect(Publish)).topic for _ in topics] == ["a", "a/b", "a/b/c", "b"]
+
+
 async def test_an_empty_payload_removes_the_retained_message_and_a_restart_does_not(bare):
     await bare.start()
     sender = await bare.connect("sender")
