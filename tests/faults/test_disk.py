@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import random
+import shutil
 import subprocess
 import time
 import urllib.error
@@ -168,7 +169,7 @@ LONG = [pytest.mark.long, pytest.mark.timeout(1200)]
 EVERY_CALL = {
     "fdatasync": range(1, 61),
     "fsync": range(1, 25),
-    "rename,renameat,renameat2": range(1, 6),
+    "rename,renameat,renameat2": range(1, 3),
     "unlink,unlinkat": range(1, 12),
     "fallocate": range(1, 8),
     "ftruncate": range(1, 4),
@@ -203,6 +204,8 @@ async def test_given_a_kill_at_exactly_the_nth_call_then_no_acknowledged_message
     killed = 0
     try:
         for moment in moments:
+            if call.startswith("rename"):  # tables are put in their places, and there have to be none
+                shutil.rmtree(tmp_path / "spool" / "tables", ignore_errors=True)
             gateway.before = killing(call, moment)
             gateway.launch()
             with contextlib.suppress(subprocess.TimeoutExpired):

@@ -58,7 +58,7 @@ def sites():
 
 
 @given(st.randoms(use_true_random=False))
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=1000, deadline=None, suppress_health_check=list(HealthCheck))
 def test_whatever_the_disk_does_nothing_confirmed_is_lost_and_no_number_comes_back(luck):
     History(luck).run(STEPS)
 
