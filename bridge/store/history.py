@@ -81,6 +81,10 @@ class History:
             if not log.drop_oldest():
                 return
 
+    def give_up_oldest(self) -> bool:
+        """Let go of one segment for the reserve of a full disk; return whether there was one."""
+        return self.bytes > 0 and self._log.drop_oldest()
+
     def spare(self) -> list[int]:
         """The bases of the segments that a commit may unlink when it finds no room, oldest first."""
         return [base for base, end in self._log.sealed() if end <= self.end] if self.bytes else []

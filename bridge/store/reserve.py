@@ -9,9 +9,11 @@ to make it again. What is committed meanwhile is the house's own, and small.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from bridge.store.files import Files
+from bridge.store.history import FULL
 
 __all__ = ["RESERVE_BYTES", "Reserve"]
 
@@ -26,14 +28,19 @@ class Reserve:
         self._path = path
         self._size = size
         self.held = False
+        self.spare: Callable[[], bool] = lambda: False  # frees some of what may go first, if there is any
 
     def take(self) -> OSError | None:
         """Hold the room, if it is there; return why it is not. Safe to call again.
 
         Never synced: after a power cut it is made anew.
         """
-        if self.held:
-            return None
+        while not self.held and (error := self._try()) is not None:
+            if error.errno not in FULL or not self.spare():
+                return error
+        return None
+
+    def _try(self) -> OSError | None:
         try:
             fd = self._files.open(self._path, create=True)
             whole = self._files.size(fd) == self._size

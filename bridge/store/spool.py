@@ -65,6 +65,7 @@ class Spool:
             self.uplink, self.downlink, self.dead, self.sessions, self.retained, self.marks,
         ]  # fmt: skip
         reserve = Reserve(files, os.path.join(path, "reserve"), min(RESERVE_BYTES, max_bytes // 16))
+        reserve.spare = self.uplink.history.give_up_oldest
         self.committer = Committer(self._parts, reserve)
 
     @classmethod

@@ -1,6 +1,7 @@
 """History sent once more: what was asked for, under the old ids, and in nobody's way."""
 
 import asyncio
+import os
 import time
 
 import pytest
@@ -218,3 +219,12 @@ async def test_rubbish_on_the_desk_is_answered_and_harms_nobody(replaying):
     outcome = await replaying.outcome("x")
     assert "malformed" in outcome.error
     assert (await replaying.outcome(replaying.ask())).sent == 30
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root asks for another user")
+async def test_what_root_asks_for_the_gateway_of_another_user_can_read(replaying):
+    replaying.task.cancel()
+    os.chown(replaying.desk.folder, 1234, 1235)
+    name = replaying.ask()
+    found = os.stat(os.path.join(replaying.desk.folder, f"{name}.ask"))
+    assert (found.st_uid, found.st_gid, found.st_mode & 0o777) == (1234, 1235, 0o600)

@@ -27,6 +27,7 @@ class Disk(Files):
         self.left = 1 << 40
         self.creates_left = 1 << 40
         self.failing = self.tables_failing = False
+        self.segments_in_the_way = 0
 
     def free(self, path):
         return self.left
@@ -36,11 +37,14 @@ class Disk(Files):
             raise OSError(errno.ENOSPC, "no space left", path)
         if self.creates_left == 0:
             raise OSError(errno.ENOSPC, "no space left", path)
+        if self.segments_in_the_way > 0 and path.endswith("reserve"):
+            raise OSError(errno.ENOSPC, "no space left", path)
         self.creates_left -= 1
         return super().create(path, size)
 
     def unlink(self, path):
         self.creates_left += os.path.exists(path)
+        self.segments_in_the_way -= path.endswith(".seg")
         super().unlink(path)
 
 
@@ -220,6 +224,21 @@ async def test_given_no_room_for_a_table_then_history_goes_and_the_next_commit_f
     plant.disk.tables_failing = False
     await plant.take(1)
     assert plant.spool.committer.fault is None
+
+
+async def test_given_no_room_for_the_reserve_then_history_makes_it(plant):
+    plant.log.history.keep_s = 10**9
+    await plant.take(100)
+    before, reserve = plant.log.sealed(), plant.spool.committer._reserve
+    assert reserve.give_up()
+    plant.disk.segments_in_the_way = 3
+    assert reserve.take() is None
+    assert reserve.held
+    assert plant.log.sealed() == before[3:]
+    reserve.give_up()
+    plant.disk.segments_in_the_way = 1000
+    assert reserve.take().errno == errno.ENOSPC
+    assert plant.log.history.bytes == 0
 
 
 async def test_how_long_is_looked_up_once_a_segment(plant, monkeypatch):
