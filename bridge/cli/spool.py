@@ -251,8 +251,8 @@ def _render(info: StoreInfo, now_ns: int) -> Iterator[str]:
                 count(log.messages),
                 size(log.bytes),
                 size(log.file_bytes),
-                _second(log.oldest),
-                _second(log.newest),
+                _minute(log.oldest),
+                _minute(log.newest),
             )
             for name, log in info.logs.items()
         ],
@@ -268,7 +268,7 @@ def _render(info: StoreInfo, now_ns: int) -> Iterator[str]:
                 name,
                 count(route.messages) if route.known else f"≤ {count(route.messages)}",
                 size(route.bytes),
-                _second(route.oldest),
+                _minute(route.oldest),
                 "unreadable" if route.cursor is None else str(route.cursor),
             )
             for name, route in info.routes.items()
@@ -299,11 +299,11 @@ def _render(info: StoreInfo, now_ns: int) -> Iterator[str]:
             )
     if info.tables:
         yield ""
-        yield "tables   " + ", ".join(f"{name} {records:,} records" for name, records in info.tables.items())
+        yield "tables   records: " + ", ".join(f"{name} {records:,}" for name, records in info.tables.items())
 
 
-def _second(moment: str | None) -> str:
-    return "-" if moment is None else moment[:19] + "Z"
+def _minute(moment: str | None) -> str:
+    return "-" if moment is None else moment[:16] + "Z"
 
 
 # ---- verify ----------------------------------------------------------------------------
