@@ -341,11 +341,11 @@ def _subscriptions(case: Case) -> list[dict[str, Any]]:
 # ---- connections that come again -------------------------------------------------------
 
 
-@explanation("2.0.11 repeats more than the new Receive Maximum allows [MQTT-3.3.4-9].", ends=True)
+@explanation("2.0.11 sends more than the new Receive Maximum allows [MQTT-3.3.4-9].", ends=True)
 def more_than_receive_maximum(case: Case) -> bool:
-    again = all(isinstance(each, Publish) and each.dup for each in case.theirs)
+    more = all(isinstance(each, Publish) and each.qos for each in case.theirs)
     limited = case.what == "connect" and case.version == 5 and case.step[1]["receive_maximum"] is not None
-    return case.acted and limited and again and case.take([], case.theirs)
+    return case.acted and limited and more and case.take([], case.theirs)
 
 
 def _filters(case: Case) -> list[str]:
