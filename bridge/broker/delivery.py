@@ -92,7 +92,7 @@ class Delivery:
             if picked is None:
                 continue
             subscriber, subscription = picked
-            if self._give(message, subscriber, (subscription,), imprints):
+            if self._give(message, subscriber, (subscription,), imprints, subscription.topic_filter):
                 chosen.append((subscriber.session.client_id, subscription.topic_filter))
         if logged or chosen:
             self.store(message, self._note(packet_id, chosen))
@@ -115,6 +115,7 @@ class Delivery:
         subscriber: Subscriber,
         subscriptions: tuple[Subscription, ...],
         imprints: dict[int, Imprint],
+        share: str = "",
     ) -> bool:
         """Deliver through memory; True where the message has to take the way through the log."""
         terms = merge(message, subscriber, subscriptions)
@@ -129,10 +130,10 @@ class Delivery:
         if message.publisher == subscriber.session.client_id:
             # Who gets its own message hears first that it arrived: one that waits for its PUBACK or
             # PUBREC and reads the next packet would take this for a mistake.
-            offer_own = partial(self._offer_own, message, subscriber, terms)
+            offer_own = partial(self._offer_own, message, subscriber, terms, share)
             self._broker.spool.committer.when_durable(offer_own)
             return False
-        self._offer(message, subscriber, terms)
+        self._offer(message, subscriber, terms, share)
         return False
 
     def _offer_own(
@@ -140,20 +141,21 @@ class Delivery:
         message: Message,
         subscriber: Subscriber,
         terms: Terms,
+        share: str,
         error: StoreError | None,
     ) -> None:
         if error is None and subscriber.link is not None:
-            self._offer(message, subscriber, terms)
+            self._offer(message, subscriber, terms, share)
 
-    def _offer(self, message: Message, subscriber: Subscriber, terms: Terms) -> None:
+    def _offer(self, message: Message, subscriber: Subscriber, terms: Terms, share: str) -> None:
         """Queue a message that waits in memory, or drop it where there is no room."""
         qos, retain, identifiers = terms
         offer = subscriber.session.offer
         size = size_of(message)
-        if not offer(NO_TOKEN, qos, retain, identifiers, message, size):
+        if not offer(NO_TOKEN, qos, retain, identifiers, message, size, share):
             # One turn of the loop may bring more than the queue holds, for a device that is quick.
             self.flush(subscriber)
-            if not offer(NO_TOKEN, qos, retain, identifiers, message, size):
+            if not offer(NO_TOKEN, qos, retain, identifiers, message, size, share):
                 self.drop()
                 return
         self._broker.deliver_soon(subscriber)
@@ -246,7 +248,7 @@ class Delivery:
 
     def _queue(self, entry: Entry, stored_at: int | None) -> None:
         note = decode_note(entry.note) if entry.note else None
-        if note is None or not note.retained:
+        if note is None or not (note.retained or note.again):
             matched = self._broker.inlet.decide(entry.message.topic).matches
             if matched is not None:
                 for subscriber, subscriptions in matched.owners.items():
@@ -259,7 +261,14 @@ class Delivery:
                     continue
                 subscription = chosen.session.subscriptions.get(topic_filter)
                 if subscription is not None and chosen.outlives:
-                    self._queue_for(entry, chosen, (subscription,), stored_at, note.retained)
+                    self._queue_for(
+                        entry,
+                        chosen,
+                        (subscription,),
+                        stored_at,
+                        note.retained,
+                        "" if note.retained else topic_filter,
+                    )
 
     def _queue_for(
         self,
@@ -268,6 +277,7 @@ class Delivery:
         subscriptions: tuple[Subscription, ...],
         stored_at: int | None,
         retained: bool = False,
+        share: str = "",
     ) -> None:
         session, message = subscriber.session, entry.message
         if stored_at is not None:
@@ -284,7 +294,8 @@ class Delivery:
             return  # settled or in flight before the restart
         # Behind the window a position is enough: the message is read again when its turn comes.
         kept = message if subscriber.link is not None and not session.queued else None
-        if token is None or not session.offer(token, qos, retain, identifiers, kept, size_of(message)):
+        size = size_of(message)
+        if token is None or not session.offer(token, qos, retain, identifiers, kept, size, share):
             self.drop()
             return
         self._broker.deliver_soon(subscriber)
@@ -359,6 +370,20 @@ class Delivery:
                 subscriber.session.let_go(packet.packet_id)
                 subscriber.moved = True
                 self._broker.deliver_soon(subscriber)
+
+    def pass_on(self, subscriber: Subscriber) -> None:
+        """The session is over: what it had of shared subscriptions goes to others who share them."""
+        for delivery in subscriber.session.shared():
+            message = delivery.message or self.load(delivery.token)
+            group = self._broker.subscriptions.group(delivery.share)
+            picked = _choose(group, message) if group is not None and message is not None else None
+            if message is None or picked is None:
+                self.drop()
+                continue
+            other, subscription = picked
+            if self._give(message, other, (subscription,), {}, delivery.share):
+                chosen = [(other.session.client_id, delivery.share)]
+                self.store(message, encode(Note(chosen=chosen, again=True)))
 
     # ---- letting go ----------------------------------------------------------------
 

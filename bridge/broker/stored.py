@@ -107,12 +107,14 @@ class Note(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
     `packet_id` is that of the QoS 2 PUBLISH it came in, from a session that outlives
     its connection. `chosen` are Client Identifier and filter, `$share` included, of
     those who get it for a shared subscription. With `retained` it is a retained message
-    for a new subscription: for the chosen, and nobody else.
+    for a new subscription, and with `again` one that another member of a shared
+    subscription has left behind: for the chosen, and nobody else.
     """
 
     packet_id: int = 0
     chosen: list[tuple[str, str]] = []
     retained: bool = False
+    again: bool = False
 
 
 class StoredRetained(msgspec.Struct, frozen=True, array_like=True):

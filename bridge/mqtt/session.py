@@ -82,7 +82,8 @@ class Stage(Enum):
 class Delivery(msgspec.Struct, frozen=True, gc=False):
     """One message for this session. Without `message`, it is loaded by `token`.
 
-    `size` is what it counts against the queue's bytes.
+    `size` is what it counts against the queue's bytes; `share` is the shared
+    subscription that it is for, `$share` included, and empty otherwise.
     """
 
     token: int
@@ -91,6 +92,7 @@ class Delivery(msgspec.Struct, frozen=True, gc=False):
     subscription_identifiers: tuple[int, ...] = ()
     message: Message | None = None
     size: int = 0
+    share: str = ""
 
 
 class InFlight(msgspec.Struct, gc=False):
@@ -223,6 +225,7 @@ class Session:
         subscription_identifiers: tuple[int, ...] = (),
         message: Message | None = None,
         size: int = 0,
+        share: str = "",
     ) -> bool:
         """Queue one delivery. False when there is no room for it: nothing was taken.
 
@@ -234,7 +237,7 @@ class Session:
             return False
         if queue and self.queued_bytes + size > self.bytes_max:
             return False
-        queue.append(Delivery(token, qos, retain, subscription_identifiers, message, size))
+        queue.append(Delivery(token, qos, retain, subscription_identifiers, message, size, share))
         self.queued_bytes += size
         return True
 
@@ -248,6 +251,12 @@ class Session:
         self._queue = deque(each for each in self._queue if each.token >= token or each.token == NO_TOKEN)
         self.queued_bytes = sum(each.size for each in self._queue)
         return before - len(self._queue)
+
+    def shared(self) -> list[Delivery]:
+        """What of shared subscriptions is not done: others get it when the session ends, but not
+        what was begun with QoS 2 [MQTT-4.8.2-5]."""
+        begun = (found.delivery for found in self.in_flight.values() if found.stage is Stage.PUBACK)
+        return [each for each in (*begun, *self._queue) if each.share]
 
     def oldest(self) -> int | None:
         """The lowest token that is not settled, or None when all are."""

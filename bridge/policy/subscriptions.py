@@ -213,6 +213,12 @@ class Subscriptions(Generic[O, S]):
         """Return what one owner subscribed to: filter, `$share` included → subscription."""
         return dict(self._owned.get(owner, ()))
 
+    def group(self, topic_filter: str) -> SharedGroup[O, S] | None:
+        """Who shares `$share/group/filter`; None where nobody does (any more)."""
+        name, rest = split_share(topic_filter)
+        entry = self._exact.get(rest) or self._wild.get(rest, (None,))[0]
+        return entry.groups.get(name) if entry is not None and name is not None else None
+
     def add(self, topic_filter: str, owner: O, subscription: S) -> bool:
         """Subscribe; the owner's earlier subscription with the same filter is replaced.
 

@@ -87,6 +87,7 @@ class Delivery:
     replayed: bool = False  # it is the retained message of a new subscription
     must: bool = True
     loose: bool = False  # with whatever QoS, RETAIN and identifiers
+    group: str = ""  # the shared subscription that it is for
     # Once it was sent with QoS 1 or 2:
     packet_id: int = 0
     sent_on: Connection | None = field(default=None, repr=False)
@@ -351,7 +352,7 @@ class Model:
                 if group is None:
                     own.append(subscription)
                 else:
-                    groups.setdefault(topic_filter, {})[session] = _terms(message, [subscription])
+                    groups.setdefault(topic_filter, {})[session] = _share(message, subscription)
             own = [each for each in own if not (each.no_local and publisher == session.client_id)]
             if own:
                 self._give(session, _terms(message, own))
@@ -381,6 +382,30 @@ class Model:
         for choice in chain(*self.choices.values()):
             if choice.group == topic_filter and session in choice.candidates:
                 choice.must = False
+
+    def _pass_on(self, session: Session) -> None:
+        """What a member had that is gone for good, and what it has not answered, may go to another.
+
+        Not what was begun with QoS 2 [MQTT-4.8.2-5].
+        """
+        for group in session.subscriptions:
+            members = {
+                each: each.subscriptions[group]
+                for each in self.sessions.values()
+                if each is not session and group.startswith("$share/") and group in each.subscriptions
+            }
+            if not members:
+                continue
+            left = [each.message for each in session.in_flight if each.group == group and each.qos == 1]
+            left += [
+                each.message
+                for each in chain(*self.choices.values())
+                if each.group == group and session in each.candidates
+            ]
+            for message in left:
+                candidates = {each: _share(message, what) for each, what in members.items()}
+                choice = Choice(message, group, candidates, must=False)
+                self.choices.setdefault(message.number, []).append(choice)
 
     # ---- connections and sessions end ----------------------------------------------
 
@@ -483,6 +508,7 @@ class Model:
             self._publish_will(session)
         for topic_filter in session.subscriptions:
             self._leave_group(session, topic_filter)
+        self._pass_on(session)
         del self.sessions[session.client_id]
 
     def pass_time(self, now: float, looks: bool) -> None:
@@ -657,6 +683,10 @@ def _could(takers: list[Taker], choices: Sequence[Choice]) -> bool:
         if delivery is None or not (delivery.loose or (delivery.qos, delivery.retain) == (qos, retain)):
             return False
     return True
+
+
+def _share(message: Message, subscription: Subscription) -> Delivery:
+    return replace(_terms(message, [subscription]), group=subscription.topic_filter)
 
 
 def _terms(message: Message, subscriptions: list[Subscription]) -> Delivery:

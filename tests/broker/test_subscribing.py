@@ -4,6 +4,7 @@ import pytest
 
 from bridge.message import Properties
 from bridge.mqtt.packet import (
+    Disconnect,
     Puback,
     Pubcomp,
     Publish,
@@ -261,3 +262,59 @@ async def test_many_filters_in_one_packet(house):
     sender = await house.connect("sender")
     await sender.published("a/999/x")
     await device.expect(Publish)
+
+
+# ---- members of a group that leave -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("lasts", [False, True])
+async def test_what_a_member_leaves_behind_goes_to_the_others_who_share(house, lasts):
+    more = {"expiry_s": 100} if lasts else {}
+    leaves, stays = await house.connect("leaves", **more), await house.connect("stays", **more)
+    await leaves.subscribe(Subscription("$share/g/a", 1))
+    sender = await house.connect("sender")
+    for packet_id in (1, 2, 3):
+        sender.publish("a", b"%d" % packet_id, 1, packet_id)
+    await sender.several(Puback, 3)
+    got = await leaves.several(Publish, 3)
+    leaves.send(Puback(got[0].packet_id))
+    await leaves.quiet()
+    await stays.subscribe(Subscription("$share/g/a", 1), Subscription("other", 1))
+    if lasts:
+        leaves.send(Disconnect(0, Properties(session_expiry_interval_s=0)))
+        await leaves.goodbye()
+    else:
+        leaves.drop()
+    assert await stays.receive(2) == [b"2", b"3"]
+    await stays.quiet()
+    assert house.gateway.status().mqtt.dropped == 0
+
+
+async def test_a_qos_2_message_that_was_begun_goes_to_nobody_else(house):
+    leaves, stays = await house.connect("leaves"), await house.connect("stays")
+    await leaves.subscribe(Subscription("$share/g/a", 2))
+    sender = await house.connect("sender")
+    sender.publish("a", b"begun", 2, 1)
+    await sender.expect(Pubrec)
+    await leaves.expect(Publish)
+    await stays.subscribe(Subscription("$share/g/a", 2))
+    leaves.drop()
+    await until(lambda: "leaves" not in house.broker.subscribers)
+    await stays.quiet()
+
+
+async def test_a_member_that_sleeps_keeps_what_is_its_own_and_a_plain_subscriber_gets_it_once(house):
+    plain = await house.connect("plain", expiry_s=100)
+    await plain.subscribe(Subscription("a", 1))
+    leaves, stays = await house.connect("leaves", expiry_s=100), await house.connect("stays", expiry_s=100)
+    await leaves.subscribe(Subscription("$share/g/a", 1))
+    sender = await house.connect("sender")
+    await sender.published("a", b"x")
+    await leaves.expect(Publish)
+    await stays.subscribe(Subscription("$share/g/a", 1))
+    leaves.drop()
+    await stays.quiet()  # it may come back, and finds its message then
+    leaves = await house.connect("leaves", clean=True)
+    assert await stays.receive(1) == [b"x"]
+    assert await plain.receive(1) == [b"x"]
+    await plain.quiet()
