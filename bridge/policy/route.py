@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, Literal
 
-from bridge.message import Jumps, Message, age_ns
+from bridge.message import CLOCK_PLAUSIBLE_NS, Jumps, Message, age_ns
 from bridge.policy.batch import BatchLimits
 from bridge.policy.template import FIELDS, Template
 from bridge.topic import LEVELS_MAX, Pattern
@@ -130,9 +130,9 @@ class Route:
         expiry_s = message.properties.message_expiry_interval_s if message.properties is not None else None
         if self.max_age_s is None and expiry_s is None:
             return False
+        if message.received_ns < CLOCK_PLAUSIBLE_NS or now_ns < message.received_ns:
+            return False  # nobody can know, and unknown is not old
         age = age_ns(message.received_ns, now_ns, jumps)
-        if not age:
-            return False
         if expiry_s is not None and age >= expiry_s * 1_000_000_000:
             return True
         return self.max_age_s is not None and age >= self.max_age_s * 1_000_000_000
