@@ -142,3 +142,14 @@ async def test_a_broken_promise_is_seen(
     rig = type("Rig", (MemoryRig,), {"kind": kind, "confirm_timeout_s": 5.0 if number == 10 else 0.5})()
     with pytest.raises((PromiseBroken, RuntimeError)):
         await CHECKS[number](rig)
+
+
+async def test_a_hoard_does_not_hide_in_memory_that_others_have_freed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Behind five thousand other tests the process had room enough, and grew by nothing."""
+    litter = [bytes(64 << 10) for _ in range(4_000)]
+    keep = litter[::400]
+    del litter
+    await test_a_broken_promise_is_seen(7, Hoards, monkeypatch)
+    assert len(keep) == 10
