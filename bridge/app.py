@@ -167,7 +167,7 @@ class Gateway:
         later = [name for name in _STANDING if getattr(config, name) != getattr(self.config, name)]
         if there or len(doors) < len(self.listeners):
             later.append("listeners")
-        self.broker.limits = config.broker_limits
+        self.broker.limits = self.broker.retained.limits = config.broker_limits
         self.broker.response_topic = _response_topic(config)
         self.broker.reload(users, Access(rules))
         if later:

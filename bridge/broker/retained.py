@@ -30,7 +30,7 @@ class Retained:
 
     def __init__(self, table: Table, limits: Limits) -> None:
         self._table = table
-        self._limits = limits
+        self.limits = limits
         self._house: dict[str, Message] = {}
         self.bytes = sum(len(value) for topic in table if (value := table.get(topic)) is not None)
         self.refused = 0
@@ -47,10 +47,10 @@ class Retained:
         old = self._table.get(topic)
         if old is None:
             return (
-                len(self._table) < self._limits.retained_messages_max
-                and self.bytes + size <= self._limits.retained_bytes_max
+                len(self._table) < self.limits.retained_messages_max
+                and self.bytes + size <= self.limits.retained_bytes_max
             )
-        return self.bytes - len(old) + size <= self._limits.retained_bytes_max
+        return self.bytes - len(old) + size <= self.limits.retained_bytes_max
 
     def keep(self, message: Message, identity: Identity = ANONYMOUS) -> bool:
         """The message replaces the topic's last one [MQTT-3.3.1-5]; False where there is no room for it.

@@ -1,7 +1,10 @@
 """SUBSCRIBE and its options, retained messages, topic aliases, sizes."""
 
+import json
+
 import pytest
 
+from bridge.config.model import Config
 from bridge.message import Properties
 from bridge.mqtt.packet import (
     Disconnect,
@@ -17,7 +20,7 @@ from bridge.mqtt.packet import (
     Unsubscribe,
 )
 from bridge.mqtt.reason import ReasonCode
-from tests.gateway import sink_of, until
+from tests.gateway import configuration, sink_of, until
 from tests.passing import pass_time
 
 
@@ -318,3 +321,17 @@ async def test_a_member_that_sleeps_keeps_what_is_its_own_and_a_plain_subscriber
     assert await stays.receive(1) == [b"x"]
     assert await plain.receive(1) == [b"x"]
     await plain.quiet()
+
+
+async def test_a_reload_also_changes_how_much_may_be_retained(bare):
+    await bare.start(limits={"retained_messages": 1})
+    device = await bare.connect()
+    device.publish("kept/1", b"x", 1, 1, retain=True)
+    assert (await device.expect(Puback)).reason < 0x80
+    device.publish("kept/2", b"x", 1, 2, retain=True)
+    assert (await device.expect(Puback)).reason == ReasonCode.QUOTA_EXCEEDED
+    document = configuration(bare.folder, limits={"retained_messages": 2})
+    bare.gateway.reload(Config.model_validate_json(json.dumps(document)))
+    device.publish("kept/2", b"x", 1, 3, retain=True)
+    assert (await device.expect(Puback)).reason < 0x80
+    assert len(bare.broker.retained) == 2
