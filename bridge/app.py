@@ -13,10 +13,8 @@ import asyncio
 import contextlib
 import logging
 import signal
-import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
-from datetime import UTC, datetime
 from functools import partial
 from typing import Final
 
@@ -40,7 +38,8 @@ from bridge.forward.orders import Desk
 from bridge.forward.replay import Replays
 from bridge.forward.room import Room
 from bridge.observe import notify
-from bridge.observe.status import MqttStatus, RouteStatus, SinkStatus, Status, StoreStatus
+from bridge.observe.status import Status
+from bridge.observe.view import View
 from bridge.policy.access import Access, fill
 from bridge.sinks import create, describe
 from bridge.store import Spool
@@ -68,8 +67,6 @@ class Gateway:
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._stack = AsyncExitStack()
         self._tasks: list[asyncio.Task[None]] = []
-        self._started_ns = time.time_ns()
-        self._started = time.monotonic()
         self.listeners: list[Listener] = []
         self.keepers: dict[str, Keeper] = {}
         self.forwarders: list[Forwarder] = []
@@ -87,6 +84,7 @@ class Gateway:
             stack.push_async_callback(self._stop_tasks)
             for name, sink in config.sinks.items():
                 self.keepers[name] = Keeper(create(sink.kind, name, sink.options, config.gateway))
+            ends = {name: (sink.kind, describe(sink.options)) for name, sink in config.sinks.items()}
             routes = build_routes(config)
             self.forwarders = [
                 Forwarder(
@@ -122,6 +120,9 @@ class Gateway:
                 response_topic=_response_topic(config),
                 clock=self.clock,
             )
+            self.view = View(
+                config.gateway, store.durability, self.spool, self.broker, self.keepers, ends, self.forwarders
+            )
             stack.push_async_callback(self.broker.stop)
             self._last("history", self._let_history_go)
             desk = Desk(self.spool.path, self._files)
@@ -134,12 +135,13 @@ class Gateway:
                 await listener.start()
                 stack.push_async_callback(listener.stop)
                 self.listeners.append(listener)
+                self.view.listeners.append(listener.url)
             if config.web is not None:
                 await self._start_web(stack, config.web.host, config.web.port)
             self._last("broker", self.broker.run)
-            self._last("losses", Losses(self._dropped).run)
+            self._last("losses", Losses(self.view.dropped).run)
             if config.sys is not None:
-                topics = SysTopics(self.broker, __version__, self._facts)
+                topics = SysTopics(self.broker, __version__, self.view.facts)
                 self._last("sys", partial(topics.run, config.sys.interval))
             if interval_s := notify.watchdog_interval_s():
                 self._last("watchdog", lambda: _beat(interval_s))
@@ -229,108 +231,9 @@ class Gateway:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    # ---- what the operator sees ----------------------------------------------------
-
     def status(self) -> Status:
         """One snapshot of everything; waits for nothing."""
-        reasons = self._reasons()
-        inlet, delivery, spool = self.broker.inlet, self.broker.delivery, self.spool
-        fault = spool.committer.fault
-        full = not spool.uplink.has_room(64 * 1024)
-        return Status(
-            gateway=self.config.gateway,
-            version=__version__,
-            started_at=_rfc3339(self._started_ns),
-            uptime_s=round(time.monotonic() - self._started, 3),
-            ready=not reasons,
-            reasons=reasons,
-            mqtt=MqttStatus(
-                listeners=[listener.url for listener in self.listeners],
-                connections=len(self.broker.links),
-                sessions=len(self.broker.subscribers),
-                subscriptions=len(self.broker.subscriptions),
-                received=inlet.received,
-                acknowledged=inlet.acknowledged,
-                unrouted=inlet.unrouted,
-                refused=inlet.refused,
-                delivered=delivery.delivered,
-                dropped=inlet.dropped + delivery.dropped,
-                denied=inlet.denied + self.broker.retained.refused,
-                retained=len(self.broker.retained),
-                logins_failed=self.broker.logins.failed + self.broker.logins.limited,
-                turned_away=self.broker.crowd.turned_away,
-            ),
-            store=StoreStatus(
-                path=spool.path,
-                state="failed" if fault is not None else "full" if full else "ok",
-                reason=str(fault or ("no room in the uplink" if full else "")),
-                bytes=spool.size,
-                max_bytes=spool.max_bytes,
-                history_bytes=spool.uplink.history.bytes,
-                appended=spool.uplink.appended + spool.downlink.appended,
-                commits=spool.committer.commits,
-                commit_ms=round(spool.committer.commit_s * 1000, 3),
-                damaged=spool.damaged,
-                durability=self.config.store.durability,
-                accepted_bytes=spool.accepted_bytes,
-                written_bytes=spool.written_bytes,
-            ),
-            sinks={name: self._sink_status(name) for name in self.keepers},
-            routes={forwarder.route.name: self._route_status(forwarder) for forwarder in self.forwarders},
-            dead_letters=spool.dead.count,
-        )
-
-    def _reasons(self) -> list[str]:
-        """Why messages cannot be taken safely now; a far end that is away is no such reason."""
-        if self.spool.committer.fault is not None:
-            return [f"store: {self.spool.committer.fault}"]
-        return []
-
-    def _facts(self) -> dict[str, object]:
-        """What of the cloud side devices may see under `$SYS`."""
-        facts: dict[str, object] = {
-            f"sinks/{name}/state": "up" if keeper.up else "down" for name, keeper in self.keepers.items()
-        }
-        for forwarder in self.forwarders:
-            status = self._route_status(forwarder)
-            about = f"routes/{forwarder.route.name}/backlog"
-            facts[f"{about}/messages"] = status.backlog_messages
-            facts[f"{about}/bytes"] = status.backlog_bytes
-            facts[f"{about}/age"] = f"{status.oldest_age_s:.0f} seconds"
-        return facts
-
-    def _dropped(self) -> dict[str, dict[str, int]]:
-        """What each route has let go because the store was full, by which rule."""
-        lost = self.broker.inlet.lost
-        return {
-            one.route.name: {"oldest": one.lost, "newest": lost(one.route.name)} for one in self.forwarders
-        }
-
-    def _sink_status(self, name: str) -> SinkStatus:
-        keeper, options = self.keepers[name], self.config.sinks[name].options
-        return SinkStatus(
-            kind=self.config.sinks[name].kind,
-            address=describe(options),
-            state="up" if keeper.up else "down",
-            since=_rfc3339(keeper.since_ns),
-            reason=keeper.reason,
-        )
-
-    def _route_status(self, forwarder: Forwarder) -> RouteStatus:
-        name = forwarder.route.name
-        taken = self.broker.inlet.taken(name)
-        oldest_ns = forwarder.oldest_ns()
-        return RouteStatus(
-            sink=forwarder.route.sink,
-            backlog_messages=max(0, (forwarder.waiting_at_start or 0) + taken - forwarder.left),
-            backlog_bytes=max(0, self.spool.uplink.durable - forwarder.cursor.position),
-            oldest_age_s=round(self.clock.age_s(oldest_ns), 3) if oldest_ns else 0.0,
-            delivered=forwarder.delivered,
-            refused=forwarder.refused,
-            expired=forwarder.expired,
-            lost=forwarder.lost + self.broker.inlet.lost(name),
-            dropped=self._dropped()[name],
-        )
+        return self.view.status()
 
 
 def run(
@@ -396,7 +299,3 @@ async def _beat(interval_s: float) -> None:
     while True:
         notify.watchdog()
         await asyncio.sleep(interval_s)
-
-
-def _rfc3339(ns: int) -> str:
-    return datetime.fromtimestamp(ns / 1e9, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

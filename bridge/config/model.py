@@ -22,7 +22,6 @@ from pydantic import (
     BeforeValidator,
     Field,
     PrivateAttr,
-    WithJsonSchema,
     model_validator,
 )
 
@@ -31,20 +30,17 @@ from bridge.config.access import Access
 from bridge.config.limits import HouseLimits, resolve_limits
 from bridge.config.listeners import Listener
 from bridge.config.problem import Path as DocumentPath
+from bridge.config.route import Route
 from bridge.config.secrets import MASK, mask_url
 from bridge.config.words import HostPort, Name, Section, split_host_port
-from bridge.policy.batch import BatchLimits
-from bridge.policy.route import PRIORITY, WhenFull, check_level_names
 from bridge.policy.units import Duration, Size
 from bridge.sinks.options import OPTIONS, AmqpOptions, MemoryOptions, SinkOptions, ZeromqOptions
-from bridge.topic import TOPIC_BYTES_MAX, Pattern
 
-__all__ = ["Config", "Route", "SinkEntry", "default_config"]
+__all__ = ["Config", "SinkEntry", "default_config"]
 
 _GATEWAY_CHARS_MAX: Final = 64  # it begins every message id, and an AMQP message id has 255 bytes
 _PYDANTIC_MASK: Final = "*" * 10  # how a SecretStr prints
 _MACHINE_ID: Final = Path("/etc/machine-id")
-_BATCH: Final = BatchLimits()
 
 
 def default_gateway() -> str:
@@ -90,20 +86,6 @@ def _check_store_path(path: Path) -> Path:
     return path
 
 
-def _check_pattern(text: str) -> str:
-    if len(text) > TOPIC_BYTES_MAX:  # before taking a megabyte apart
-        raise ValueError(f"a topic may have at most {TOPIC_BYTES_MAX} bytes")
-    pattern = Pattern.parse(text)
-    check_level_names(pattern)
-    return text
-
-
-def _one_or_many(value: object) -> object:
-    if not isinstance(value, str | list):
-        raise ValueError("must be a topic filter, or a list of them")
-    return [value] if isinstance(value, str) else value
-
-
 def _web_or_off(value: object) -> object:
     return _or_off(value, "{listen: HOST:PORT}")
 
@@ -118,16 +100,6 @@ def _or_off(value: object, otherwise: str) -> object:
     if value is None or isinstance(value, str):
         raise ValueError(f"must be {otherwise} or off")
     return value
-
-
-TopicFilters = Annotated[
-    list[Annotated[str, AfterValidator(_check_pattern)]],
-    Field(min_length=1),
-    BeforeValidator(_one_or_many),
-    WithJsonSchema(
-        {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]}
-    ),
-]
 
 
 class Store(Section):
@@ -169,30 +141,6 @@ class SinkEntry(Section):
         options = self.amqp or self.zeromq or self.memory
         assert options is not None
         return options
-
-
-class Batch(Section):
-    """When a batch is sent: whatever comes first."""
-
-    messages: Annotated[int, Field(ge=1, le=100_000)] = _BATCH.messages
-    bytes: Annotated[Size, Field(ge=1, le=1 << 28)] = _BATCH.bytes
-    wait: Annotated[Duration, Field(le=3600, description="how long a batch may wait for more")] = (
-        _BATCH.wait_s
-    )
-
-
-class Route(Section):
-    """Which messages go to which sink. Its name is also the name of its cursor on the disk."""
-
-    from_: Annotated[TopicFilters, Field(alias="from", description="topic filters; {name} names a level")]
-    to: Annotated[str, Field(description="the name of a sink")]
-    address: Annotated[str, Field(description="queue, routing key or free text, as a template")] = "{topic}"
-    batch: Annotated[Batch, Field(default_factory=Batch)]
-    max_age: Annotated[Duration | None, Field(description="older messages are not sent any more")] = None
-    when_full: WhenFull = "refuse"
-    priority: Annotated[
-        int, Field(ge=0, le=9, description="of routes that drop the oldest, the lowest gives way first")
-    ] = PRIORITY
 
 
 class Web(Section):
