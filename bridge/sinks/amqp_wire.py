@@ -20,6 +20,8 @@ import struct
 from functools import lru_cache
 from typing import Final
 
+import msgspec
+
 from bridge.message import CLOCK_PLAUSIBLE_NS, Properties
 from bridge.sinks.base import Outgoing
 from bridge.sinks.metadata import CLOCK_UNSET, rfc3339
@@ -43,6 +45,7 @@ _TIMESTAMP: Final = 1 << 6
 
 _PERSISTENT: Final = b"\x02"
 SHORT_BYTES_MAX: Final = 255
+_NONE: Final = Properties()
 # RabbitMQ closes the channel over a longer one; 49 days are close enough to for ever.
 EXPIRATION_MS_MAX: Final = (1 << 32) - 1
 
@@ -69,6 +72,8 @@ def publish_frames(outgoing: Outgoing, exchange: str, frame_max: int) -> list[by
     ]
     if outgoing.replayed:
         headers.append(_REPLAYED)
+    if outgoing.headers:
+        headers += [_name(name) + _long_value(value.encode()) for name, value in outgoing.headers]
     flags = _HEADERS | _DELIVERY_MODE | _MESSAGE_ID | _TIMESTAMP
     stamp = _u64.pack(max(0, message.received_ns // 1_000_000_000))
     if message.received_ns < CLOCK_PLAUSIBLE_NS:
@@ -76,10 +81,12 @@ def publish_frames(outgoing: Outgoing, exchange: str, frame_max: int) -> list[by
         flags, stamp = flags & ~_TIMESTAMP, b""
         headers.append(_UNSET)
     before, after = b"", b""
-    if message.properties is not None:
-        flags, before, after = _properties(message.properties, flags, headers)
+    properties, payload = message.properties, message.payload
+    if outgoing.body is not None:
+        properties, payload = _of_body(properties or _NONE, outgoing.content_type), outgoing.body
+    if properties is not None:
+        flags, before, after = _properties(properties, flags, headers)
     table = b"".join(headers)
-    payload = message.payload
     head = b"".join(
         (
             _header.pack(60, 0, len(payload), flags),
@@ -103,6 +110,13 @@ def publish_frames(outgoing: Outgoing, exchange: str, frame_max: int) -> list[by
         else:
             frames += [_framed(_BODY, payload[at : at + room]) for at in range(0, len(payload), room)]
     return frames
+
+
+def _of_body(properties: Properties, content_type: str) -> Properties:
+    """What a device said of its payload does not hold for what travels instead of it."""
+    return msgspec.structs.replace(
+        properties, content_type=content_type or None, payload_format_indicator=None
+    )
 
 
 def _properties(p: Properties, flags: int, headers: list[bytes]) -> tuple[int, bytes, bytes]:

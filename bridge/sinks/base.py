@@ -12,7 +12,7 @@ The ten promises that `bridge.sinks.kit` checks of every sink:
 
     1  returning means that the far end owns every message but the listed refusals,
        and it sees messages in the order of the calls
-    2  any bytes survive: payload, topic, properties
+    2  any bytes survive: payload, topic, properties, and what the route made: body and headers
     3  a broken link raises SinkUnavailable (and wakes `lost`) and promises nothing
     4  after that, close() and open() bring it back
     5  one refusal names one message, and the others of its batch are not harmed
@@ -42,12 +42,25 @@ class Outgoing(msgspec.Struct, frozen=True, gc=False):
     `address` is what the route's template made of it: a queue or routing key for
     AMQP, free text for ZeroMQ. `replayed`: it was delivered before, and somebody asked for
     it once more; the far end is told.
+
+    `headers` are the route's own, name and value; a name comes from the configuration and
+    never from a device. `body`, where there is one, travels instead of the message's payload
+    and is a `content_type` (empty: nobody said); the device's own content type and payload
+    format do not go with it, since they spoke of the payload.
     """
 
     id: str
     address: str
     message: Message
     replayed: bool = False
+    headers: tuple[tuple[str, str], ...] = ()
+    body: bytes | None = None
+    content_type: str = ""
+
+    @property
+    def payload(self) -> bytes:
+        """What travels."""
+        return self.message.payload if self.body is None else self.body
 
 
 class Refusal(msgspec.Struct, frozen=True):

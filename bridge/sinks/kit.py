@@ -51,6 +51,7 @@ class Owned(msgspec.Struct, frozen=True):
     topic: str
     payload: bytes
     properties: Properties
+    headers: tuple[tuple[str, str], ...] = ()  # the route's own, in any order
 
 
 class Rig(Protocol):
@@ -100,7 +101,7 @@ async def owns_in_order(rig: Rig) -> None:
 
 
 async def any_bytes_survive(rig: Rig) -> None:
-    """2: payload, topic and properties arrive as they were."""
+    """2: payload, topic and properties arrive as they were, and so do the route's headers and body."""
     every_byte = bytes(range(256))
     messages = [
         Message("a", b""),
@@ -138,6 +139,15 @@ async def any_bytes_survive(rig: Rig) -> None:
         Outgoing(f"kit/2/{n}", rig.address, msgspec.structs.replace(message, received_ns=_RECEIVED_NS + n))
         for n, message in enumerate(messages)
     ]
+    spoken = Message("p/7", b"\xff", 1, False, "kit", _RECEIVED_NS, Properties(1, content_type="text/plain"))
+    headers = (("site", "Köln"), ("x-empty", ""), ("long", "h" * 3000))
+    batch += [
+        Outgoing("kit/2/headers", rig.address, spoken, headers=headers),
+        Outgoing("kit/2/body", rig.address, spoken, headers=headers[:1], body=every_byte),
+        Outgoing("kit/2/typed", rig.address, spoken, body=b"{}", content_type="application/json"),
+        Outgoing("kit/2/nothing", rig.address, spoken, body=b""),
+        Outgoing("kit/2/bare", rig.address, messages[0], body=b"x" * 300_000, content_type="t" * 300),
+    ]
     async with _open(rig) as sink:
         _expect(await sink.send_batch(batch) == [], "nothing was to be refused")
     owned = await rig.owned()
@@ -145,9 +155,14 @@ async def any_bytes_survive(rig: Rig) -> None:
     for was, now in zip(batch, owned, strict=True):
         _expect(now.id == was.id, f"id {was.id} became {now.id}")
         _expect(now.topic == was.message.topic, f"topic {was.message.topic!r} became {now.topic!r}")
-        _expect(now.payload == was.message.payload, f"the payload of {was.id} changed")
+        _expect(now.payload == was.payload, f"the payload of {was.id} changed")
         properties = was.message.properties or Properties()
+        if was.body is not None:
+            properties = msgspec.structs.replace(
+                properties, content_type=was.content_type or None, payload_format_indicator=None
+            )
         _expect(now.properties == properties, f"{properties} became {now.properties}")
+        _expect(dict(now.headers) == dict(was.headers), f"{was.headers} became {now.headers}")
 
 
 async def broken_link_promises_nothing(rig: Rig) -> None:

@@ -16,10 +16,31 @@ import msgspec
 from bridge.message import CLOCK_PLAUSIBLE_NS, Properties
 from bridge.sinks.base import Outgoing
 
-__all__ = ["CLOCK_UNSET", "Metadata", "metadata", "rfc3339"]
+__all__ = ["CLOCK_UNSET", "RESERVED", "Metadata", "metadata", "rfc3339"]
 
 CLOCK_UNSET: Final = "unset"
 _NONE = Properties()
+
+# Names that a header of a route must not have: our own, and those by which RabbitMQ routes.
+RESERVED: Final = frozenset(
+    {
+        "topic",
+        "qos",
+        "retain",
+        "publisher",
+        "received_at",
+        "clock",
+        "replayed",
+        "payload_format_indicator",
+        "message_expiry_interval_s",
+        "content_type",
+        "response_topic",
+        "correlation_data",
+        "user_properties",
+        "CC",
+        "BCC",
+    }
+)
 
 
 class Metadata(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
@@ -40,12 +61,14 @@ class Metadata(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     user_properties: tuple[tuple[str, str], ...] = ()
     clock: str = ""  # "unset" where `received_at` is that of a clock nobody had set yet
     replayed: bool = False
+    headers: dict[str, str] = {}
 
 
 def metadata(outgoing: Outgoing) -> Metadata:
     """Return everything about one message but its payload."""
     message = outgoing.message
     p = message.properties or _NONE
+    instead = outgoing.body is not None  # then the device's words about its payload would be wrong
     return Metadata(
         outgoing.id,
         message.topic,
@@ -54,14 +77,15 @@ def metadata(outgoing: Outgoing) -> Metadata:
         message.retain,
         rfc3339(message.received_ns),
         message.publisher,
-        p.payload_format_indicator,
+        None if instead else p.payload_format_indicator,
         p.message_expiry_interval_s,
-        p.content_type,
+        (outgoing.content_type or None) if instead else p.content_type,
         p.response_topic,
         p.correlation_data,
         p.user_properties,
         "" if message.received_ns >= CLOCK_PLAUSIBLE_NS else CLOCK_UNSET,
         outgoing.replayed,
+        dict(outgoing.headers),
     )
 
 

@@ -376,7 +376,7 @@ class ZeromqSink:
         stop = min(len(call.batch), begin + CHUNK_MESSAGES, begin + window)
         payload_bytes = 0
         while end < stop:
-            size = len(call.batch[end].message.payload)
+            size = len(call.batch[end].payload)
             if end > begin and payload_bytes + size > CHUNK_BYTES:
                 break
             payload_bytes += size
@@ -401,7 +401,7 @@ class ZeromqSink:
             b"BATCH",
             b"%d" % self._number,
             msgspec.json.encode([metadata(outgoing) for outgoing in part]),
-            *[outgoing.message.payload for outgoing in part],
+            *[outgoing.payload for outgoing in part],
         )
         if not sent:
             self._gone(active, "the receiver has gone")

@@ -10,6 +10,7 @@ import pika
 
 from bridge.message import Properties
 from bridge.sinks.kit import Owned
+from bridge.sinks.metadata import RESERVED
 
 
 @contextlib.contextmanager
@@ -54,4 +55,5 @@ def as_owned(properties: Any, body: bytes) -> Owned:
             correlation_data=correlation_data,
             user_properties=tuple((name, value) for name, value in headers.get("user_properties", ())),
         ),
+        tuple((name, value) for name, value in headers.items() if name not in RESERVED),
     )

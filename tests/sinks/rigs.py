@@ -8,11 +8,14 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from bridge.message import Properties
 from bridge.sinks.base import Outgoing, Sink
 from bridge.sinks.curve import Curve
 from bridge.sinks.kit import Owned
 from bridge.sinks.memory import MemorySink
+from bridge.sinks.metadata import metadata
 from bridge.sinks.options import ZeromqOptions
 from bridge.sinks.receiver import Batch, Received, Receiver
 from bridge.sinks.zeromq import ZeromqSink
@@ -53,7 +56,7 @@ class MemoryRig:
 
     async def owned(self) -> list[Owned]:
         return [
-            Owned(o.id, o.message.topic, o.message.payload, o.message.properties or Properties())
+            Owned(o.id, o.message.topic, o.payload, properties_of(told(o)), o.headers)
             for o in self.made.received
         ]
 
@@ -104,6 +107,12 @@ class FarReceiver:
                 self.owned.append(message)
         self.batches += 1
         batch.acknowledge()
+
+
+def told(outgoing: Outgoing) -> dict[str, Any]:
+    """The metadata as a receiver reads it."""
+    meta: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(metadata(outgoing)))
+    return meta
 
 
 def properties_of(meta: dict[str, Any]) -> Properties:
@@ -157,7 +166,13 @@ class ZeromqRig:
 
     async def owned(self) -> list[Owned]:
         return [
-            Owned(message.id, message.topic, message.payload, properties_of(message.meta))
+            Owned(
+                message.id,
+                message.topic,
+                message.payload,
+                properties_of(message.meta),
+                tuple(message.meta.get("headers", {}).items()),
+            )
             for far in self._far
             for message in far.owned
         ]

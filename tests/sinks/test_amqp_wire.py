@@ -55,6 +55,20 @@ def read(frames: list[bytes]) -> tuple[Any, Any, bytes]:
     return method.method, header.properties, body
 
 
+def test_what_travels_instead_of_the_payload_has_its_own_content_type() -> None:
+    spoken = changed(properties=Properties(payload_format_indicator=1, content_type="text/plain"))
+    told = msgspec.structs.replace(
+        spoken, body=b"{}", content_type="application/json", headers=(("site", "Köln"), ("line", ""))
+    )
+    _, header, body = read(publish_frames(told, "plant", FRAME_MAX))
+    assert (body, header.content_type) == (b"{}", "application/json")
+    assert (header.headers["site"], header.headers["line"]) == ("Köln", "")
+    assert "payload_format_indicator" not in header.headers
+    untyped = msgspec.structs.replace(spoken, body=b"")
+    _, header, body = read(publish_frames(untyped, "plant", FRAME_MAX))
+    assert (body, header.content_type) == (b"", None)
+
+
 def changed(**changes: Any) -> Outgoing:
     return msgspec.structs.replace(BASE, message=msgspec.structs.replace(BASE.message, **changes))
 

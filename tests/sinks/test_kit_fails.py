@@ -39,6 +39,16 @@ class ForgetsProperties(MemorySink):
         return await super().send_batch([_with(o, properties=None) for o in batch])
 
 
+class SendsThePayloadAllTheSame(MemorySink):
+    async def send_batch(self, batch: Sequence[Outgoing]) -> list[Refusal]:
+        return await super().send_batch([msgspec.structs.replace(o, body=None) for o in batch])
+
+
+class ForgetsHeaders(MemorySink):
+    async def send_batch(self, batch: Sequence[Outgoing]) -> list[Refusal]:
+        return await super().send_batch([msgspec.structs.replace(o, headers=o.headers[:2]) for o in batch])
+
+
 class SwallowsTheBreak(MemorySink):
     async def send_batch(self, batch: Sequence[Outgoing]) -> list[Refusal]:
         try:
@@ -119,6 +129,8 @@ BROKEN = [
     (1, OvertakesItself),
     (2, ReadsPayloadsAsText),
     (2, ForgetsProperties),
+    (2, SendsThePayloadAllTheSame),
+    (2, ForgetsHeaders),
     (3, SwallowsTheBreak),
     (3, NeverNoticesTheBreak),
     (4, OpensOnce),
