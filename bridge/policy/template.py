@@ -12,14 +12,14 @@ fail: a level that a topic does not have is empty.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Final
 
 from bridge.message import Message
 from bridge.policy.spelling import did_you_mean
 from bridge.topic import LEVELS_MAX
 
-__all__ = ["FIELDS", "Template", "TemplateError"]
+__all__ = ["FIELDS", "Template", "TemplateError", "split_template"]
 
 _Fill = Callable[[Message, Mapping[str, str], str], str]
 
@@ -64,32 +64,12 @@ class Template:
         """
         fills: list[_Fill] = []
         by_topic_only = True
-        literal = ""
-        at = 0
-        while at < len(text):
-            brace = text[at]
-            if brace not in "{}":
-                end = _next_brace(text, at)
-                literal += text[at:end]
-                at = end
-            elif text[at + 1 : at + 2] == brace:
-                literal += brace
-                at += 2
-            elif brace == "}":
-                raise TemplateError("'}' without '{'; write '}}' for a brace itself", at)
-            else:
-                end = _next_brace(text, at + 1)
-                if text[end : end + 1] != "}":
-                    raise TemplateError("'{' without '}'; write '{{' for a brace itself", at)
-                if literal:
-                    fills.append(_literal(literal))
-                    literal = ""
-                name = text[at + 1 : end]
-                fills.append(_field(name, at + 1, names, levels_max))
-                by_topic_only = by_topic_only and (name in names or name not in _PER_MESSAGE)
-                at = end + 1
-        if literal:
-            fills.append(_literal(literal))
+        for part, column in split_template(text):
+            if column is None:
+                fills.append(_literal(part))
+                continue
+            fills.append(_field(part, column, names, levels_max))
+            by_topic_only = by_topic_only and (part in names or part not in _PER_MESSAGE)
         return cls(text, tuple(fills), by_topic_only)
 
     def render(self, message: Message, levels: Mapping[str, str], gateway: str) -> str:
@@ -98,6 +78,37 @@ class Template:
 
     def __repr__(self) -> str:
         return f"Template({self.text!r})"
+
+
+def split_template(text: str) -> Iterator[tuple[str, int | None]]:
+    """Yield what a template is made of: literal text with None, or the name of a field with its column.
+
+    Raises TemplateError for a brace without its other half.
+    """
+    literal = ""
+    at = 0
+    while at < len(text):
+        brace = text[at]
+        if brace not in "{}":
+            end = _next_brace(text, at)
+            literal += text[at:end]
+            at = end
+        elif text[at + 1 : at + 2] == brace:
+            literal += brace
+            at += 2
+        elif brace == "}":
+            raise TemplateError("'}' without '{'; write '}}' for a brace itself", at)
+        else:
+            end = _next_brace(text, at + 1)
+            if text[end : end + 1] != "}":
+                raise TemplateError("'{' without '}'; write '{{' for a brace itself", at)
+            if literal:
+                yield literal, None
+                literal = ""
+            yield text[at + 1 : end], at + 1
+            at = end + 1
+    if literal:
+        yield literal, None
 
 
 def _next_brace(text: str, at: int) -> int:
