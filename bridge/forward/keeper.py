@@ -7,6 +7,11 @@ at the same moment. It grows only while the far end stays away: a link that
 carried something starts again from the shortest wait. An outage is logged once
 when it begins and once when it ends, however many tries lie between.
 
+A sink gives a link up that confirms nothing (`bridge.sinks.base`). Such a far end often
+lets us in again at once and goes on saying nothing, so a link that opens ends no stall:
+
+    stalled ──open() fails──▶ down,  ──something is confirmed──▶ up
+
 A `turn` numbers the times the link was up, so a batch that failed on the last
 link cannot tear down the next one.
 """
@@ -17,37 +22,55 @@ import asyncio
 import logging
 import random
 import time
+from typing import Literal
 
 from bridge.errors import ConfigError, SinkUnavailable
 from bridge.policy.backoff import delay
 from bridge.sinks.base import Sink
 
-__all__ = ["Keeper"]
+__all__ = ["Keeper", "State"]
 
 log = logging.getLogger(__name__)
+
+State = Literal["up", "down", "stalled"]
+_NEW = "not opened yet"
 
 
 class Keeper:
     """One sink and whether it is up; `run` is its one task.
 
-    `since_ns` is the wall clock when `up` last changed; `reason` says why it is
-    down and is empty when it is not.
+    `up`: a link is open, and may be used. `state` is what to think of it: `stalled` until
+    something is confirmed again. `since_ns` is the wall clock when it last became up, or
+    ceased to be; `reason` says why it is not up. `stalls` counts the links that were
+    given up because nothing was confirmed.
     """
 
     def __init__(self, sink: Sink) -> None:
         self.sink = sink
         self.up = False
+        self.stalled = False
+        self.stalls = 0
         self.since_ns = time.time_ns()
         self.turn = 0
-        self._reason = "not opened yet"
+        self._reason = _NEW
         self._attempt = 0
         self._is_up = asyncio.Event()
         self._broken = asyncio.Event()
 
     @property
+    def state(self) -> State:
+        """Whether it carries messages, as far as anybody can know."""
+        return "stalled" if self.stalled else "up" if self.up else "down"
+
+    @property
     def reason(self) -> str:
-        """Why the sink is down, as the sink itself says it where it knows better."""
-        return "" if self.up else getattr(self.sink, "waiting", "") or self._reason
+        """Why the sink is not up, as the sink itself says it where it knows better."""
+        if self.state == "up":
+            return ""
+        waiting: str = getattr(self.sink, "waiting", "")
+        if self.stalled and waiting:
+            return f"{self._reason}; now {waiting}"
+        return waiting or self._reason
 
     async def wait_up(self) -> int:
         """Wait until the sink is up and return the turn."""
@@ -57,12 +80,15 @@ class Keeper:
     def broken(self, turn: int, reason: str) -> None:
         """A batch sent in this turn failed: close and open again. Old turns do not count."""
         if self.up and turn == self.turn:
-            self._change(False, reason)
+            self._gone(reason)
             self._broken.set()
 
     def confirmed(self) -> None:
         """The link carried something: the next outage starts from the shortest wait."""
         self._attempt = 0
+        if self.stalled and self.up:
+            self.stalled = False
+            self._say_up()
 
     async def run(self) -> None:
         """Open, wait until the link is gone, close, wait, and so on until cancelled.
@@ -79,14 +105,14 @@ class Keeper:
                         raise  # the operator is still looking
                     self._sad(str(error))
                 else:
-                    self._change(True, "")
+                    self._opened()
                     self._broken.clear()
                     await self._until_gone()
                 await self.sink.close()
                 await asyncio.sleep(delay(self._attempt, random.random()))  # noqa: S311 - jitter is no secret
                 self._attempt += 1
         finally:
-            self.up = False
+            self.up = self.stalled = False
             self._is_up.clear()
             await self.sink.close()
 
@@ -96,25 +122,38 @@ class Keeper:
         try:
             await asyncio.wait((lost, broken), return_when=asyncio.FIRST_COMPLETED)
             if self.up:
-                self._change(False, lost.result())
+                self._gone(lost.result())
         finally:
             for task in (lost, broken):
                 task.cancel()
             await asyncio.gather(lost, broken, return_exceptions=True)
 
     def _sad(self, reason: str) -> None:
-        if self._reason == "not opened yet":
+        if self._reason == _NEW:
             log.warning("sink away sink=%s reason=%s", self.sink.name, reason)
-        self._reason = reason
+        self._reason, self.stalled = reason, False
 
-    def _change(self, up: bool, reason: str) -> None:
+    def _opened(self) -> None:
+        self.up = True
+        self.turn += 1
+        self._is_up.set()
+        if not self.stalled:
+            self._say_up()
+
+    def _say_up(self) -> None:
         now_ns = time.time_ns()
         away_s = (now_ns - self.since_ns) / 1e9
-        self.up, self.since_ns, self._reason = up, now_ns, reason
-        if up:
-            self.turn += 1
-            self._is_up.set()
-            log.info("sink up sink=%s away_s=%.1f retries=%d", self.sink.name, away_s, self._attempt)
-        else:
-            self._is_up.clear()
-            log.warning("sink away sink=%s reason=%s", self.sink.name, reason)
+        self.since_ns, self._reason = now_ns, ""
+        log.info("sink up sink=%s away_s=%.1f retries=%d", self.sink.name, away_s, self._attempt)
+
+    def _gone(self, reason: str) -> None:
+        """The link is no more. An outage that goes on is neither said nor dated again."""
+        was_up = self.state == "up"
+        self.up, self._reason = False, reason
+        self._is_up.clear()
+        self.stalled = self.sink.stalled
+        self.stalls += self.stalled
+        if was_up:
+            self.since_ns = time.time_ns()
+            what = "stalled" if self.stalled else "away"
+            log.warning("sink %s sink=%s reason=%s", what, self.sink.name, reason)

@@ -11,6 +11,7 @@ process restarts. What lies on the disk is a gauge.
     edgespool_route_oldest_age_seconds{route=...}        ->  alert when it is older than you can accept
     edgespool_route_lost_total{route=...}                ->  alert when it rises at all
     edgespool_sink_up{sink=...}, edgespool_ready         ->  alert when 0
+    edgespool_sink_stalled{sink=...}                     ->  alert when 1
 """
 
 from __future__ import annotations
@@ -115,10 +116,19 @@ def _store(status: Status) -> Iterator[Metric]:
 
 
 def _sinks(status: Status) -> Iterator[Metric]:
-    up = GaugeMetricFamily("edgespool_sink_up", "1 while the far end answers.", labels=("sink", "kind"))
+    labels = ("sink", "kind")
+    up = GaugeMetricFamily("edgespool_sink_up", "1 while the far end answers.", labels=labels)
+    stalled = GaugeMetricFamily(
+        "edgespool_sink_stalled", "1 while it lets us in, and confirms nothing.", labels=labels
+    )
+    stalls = CounterMetricFamily(
+        "edgespool_sink_stalls", "Links given up because nothing was confirmed.", labels=labels
+    )
     for name, sink in status.sinks.items():
         up.add_metric((name, sink.kind), float(sink.state == "up"))
-    yield up
+        stalled.add_metric((name, sink.kind), float(sink.state == "stalled"))
+        stalls.add_metric((name, sink.kind), sink.stalls)
+    yield from (up, stalled, stalls)
 
 
 # Of one route: (metric, help, field), first what is true now, then what only rises.

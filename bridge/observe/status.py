@@ -59,9 +59,10 @@ class SinkStatus(msgspec.Struct, frozen=True):
 
     kind: str  # "amqp", "zeromq"
     address: str  # without secrets
-    state: Literal["up", "down"]
-    since: str  # RFC 3339, when this state began
-    reason: str  # why it is down; empty when up
+    state: Literal["up", "down", "stalled"]  # stalled: it lets us in, and confirms nothing
+    since: str  # RFC 3339, when it last became up, or ceased to be
+    reason: str  # why it is not up; empty when it is
+    stalls: int = 0  # links given up since the start because nothing was confirmed
 
 
 class RouteStatus(msgspec.Struct, frozen=True):

@@ -104,7 +104,7 @@ class View:
     def facts(self) -> dict[str, object]:
         """What of the cloud side devices may see under `$SYS`."""
         facts: dict[str, object] = {
-            f"sinks/{name}/state": "up" if keeper.up else "down" for name, keeper in self._keepers.items()
+            f"sinks/{name}/state": keeper.state for name, keeper in self._keepers.items()
         }
         for forwarder in self._forwarders:
             status = self._route_status(forwarder)
@@ -126,9 +126,10 @@ class View:
         return SinkStatus(
             kind=kind,
             address=address,
-            state="up" if keeper.up else "down",
+            state=keeper.state,
             since=_rfc3339(keeper.since_ns),
             reason=keeper.reason,
+            stalls=keeper.stalls,
         )
 
     def _route_status(self, forwarder: Forwarder) -> RouteStatus:

@@ -33,7 +33,8 @@ from bridge.errors import SinkUnavailable
 from bridge.sinks.amqp_connection import Connection, declarations, explain, parameters
 from bridge.sinks.amqp_memory import Memory
 from bridge.sinks.amqp_wire import Unsendable, publish_frames
-from bridge.sinks.base import Outgoing, Refusal
+from bridge.sinks.base import PATIENCE_LOOKS, Outgoing, Refusal
+from bridge.sinks.line import Movement
 from bridge.sinks.options import AmqpOptions, describe
 
 __all__ = ["AmqpSink"]
@@ -76,11 +77,17 @@ class AmqpSink:
         self._options = options
         self._memory = Memory()
         self._link: _Link | None = None
+        self._stalled = False
 
     @property
     def waiting(self) -> str:
         """Why nothing goes out although nothing is broken; for the status."""
         return "" if self._link is None else self._link.blocked
+
+    @property
+    def stalled(self) -> bool:
+        """Whether the present or last link was given up because nothing was confirmed."""
+        return self._stalled if self._link is None else self._link.stalled
 
     async def open(self) -> None:
         """See Sink. Raises ConfigError for a certificate that cannot be read."""
@@ -116,6 +123,7 @@ class AmqpSink:
         """See Sink."""
         link, self._link = self._link, None
         if link is not None:
+            self._stalled = link.stalled
             await link.close()
 
 
@@ -124,6 +132,7 @@ class _Link:
 
     def __init__(self, name: str, options: AmqpOptions, gateway: str, memory: Memory) -> None:
         self.blocked = ""
+        self.stalled = False
         self._loop = asyncio.get_running_loop()
         self.lost: asyncio.Future[str] = self._loop.create_future()
         self._name = name
@@ -141,6 +150,7 @@ class _Link:
         self._nacked: dict[int, tuple[_Call, int]] = {}
         self._returned: dict[str, str] = {}
         self._progress_at = 0.0  # when the oldest unconfirmed message became the oldest
+        self._movement = Movement()
         self._timer: asyncio.TimerHandle | None = None
         self._pulse: asyncio.TimerHandle | None = None
         self._heard_bytes = 0
@@ -387,19 +397,23 @@ class _Link:
         self._pulse = self._loop.call_later(heartbeat_s / 8, self._listen)
 
     def _watch(self) -> None:
-        """Lose patience when the oldest message has waited too long; a block does not count."""
+        """Lose patience when the oldest message has waited too long.
+
+        A block does not count, nor while a slow line still carries what was sent.
+        """
         if self._timer is not None:
             return
-        timeout_s = self._options.confirm_timeout
-        self._timer = self._loop.call_at(self._progress_at + timeout_s, self._look)
+        self._timer = self._loop.call_later(self._options.confirm_timeout / PATIENCE_LOOKS, self._look)
 
     def _look(self) -> None:
         self._timer = None
         if not self._unconfirmed or self.lost.done():
             return
-        if self.blocked:
+        assert self._connection is not None
+        if self._movement.look(self._connection.descriptors) or self.blocked:
             self._progress_at = self._loop.time()
         if self._loop.time() - self._progress_at >= self._options.confirm_timeout:
+            self.stalled = True
             self._fail(f"no confirmation within {self._options.confirm_timeout:g} s")
         else:
             self._watch()

@@ -37,6 +37,12 @@ class Connection(AsyncioConnection):  # type: ignore[misc]  # pika has no types 
     def buffered_bytes(self) -> int:
         return 0 if self._transport is None else int(self._transport.get_write_buffer_size())
 
+    @property
+    def descriptors(self) -> list[int]:
+        """The socket's, while there is one."""
+        sock = getattr(self._transport, "_sock", None)
+        return [] if sock is None or sock.fileno() < 0 else [sock.fileno()]
+
     def abort(self, error: Exception) -> None:
         self._terminate_stream(error)
 

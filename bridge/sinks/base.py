@@ -8,6 +8,9 @@ points at it sends. All of them live on one event loop.
 how a link with a long round trip is kept full. Order is kept all the same,
 because a batch takes its place in the line before the first `await` of the call.
 
+A sink that gives up its link because nothing was confirmed for `confirm_timeout` says so
+in `stalled`, until it is opened again. A large message on a slow line is no reason for that.
+
 The ten promises that `bridge.sinks.kit` checks of every sink:
 
     1  returning means that the far end owns every message but the listed refusals,
@@ -26,13 +29,18 @@ The ten promises that `bridge.sinks.kit` checks of every sink:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from typing import Final, Protocol, runtime_checkable
 
 import msgspec
 
 from bridge.message import Message
 
-__all__ = ["Outgoing", "Refusal", "Sink"]
+__all__ = ["CONFIRM_TIMEOUT_S", "PATIENCE_LOOKS", "Outgoing", "Refusal", "Sink"]
+
+# A far end that is well answers in a second or two. A link that only looks well is given up after this
+# time and up to an eighth more: that is how often it is looked at.
+CONFIRM_TIMEOUT_S: Final = 15.0
+PATIENCE_LOOKS: Final = 8
 
 
 class Outgoing(msgspec.Struct, frozen=True, gc=False):
@@ -75,6 +83,10 @@ class Sink(Protocol):
     """One far end. Made without touching the world; nothing happens before `open`."""
 
     name: str
+
+    @property
+    def stalled(self) -> bool:
+        """Whether the present or last link was given up because nothing was confirmed."""
 
     async def open(self) -> None:
         """Afterwards the far end answers and `send_batch` may be called.

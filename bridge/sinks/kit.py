@@ -224,6 +224,7 @@ async def silence_is_no_success(rig: Rig) -> None:
     """6: a far end that accepts and never confirms ends in SinkUnavailable, in time."""
     async with _open(rig) as sink:
         await sink.send_batch(_batch(rig, "before", 2))
+        _expect(not sink.stalled, "a link that confirms is called stalled")
         await rig.pause()
         try:
             sending = asyncio.ensure_future(sink.send_batch(_batch(rig, "silent", 10)))
@@ -234,6 +235,7 @@ async def silence_is_no_success(rig: Rig) -> None:
             took_s = asyncio.get_running_loop().time() - begin
             limit_s = 2 * rig.confirm_timeout_s + 1
             _expect(took_s < limit_s, f"it took {took_s:.1f} s to lose patience")
+            _expect(sink.stalled, "a link that was given up for its silence is not called stalled")
         finally:
             await rig.resume()
 

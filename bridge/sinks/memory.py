@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from bridge.errors import SinkUnavailable
-from bridge.sinks.base import Outgoing, Refusal
+from bridge.sinks.base import CONFIRM_TIMEOUT_S, Outgoing, Refusal
 from bridge.sinks.options import MemoryOptions
 
 __all__ = ["MemorySink"]
@@ -27,6 +27,7 @@ class MemorySink:
         self.name = name
         self.gateway = gateway
         self.waiting = ""
+        self.stalled = False
         self.received: list[Outgoing] = []
         self.judge: Callable[[Outgoing], str | None] = _takes_everything
         self._options = options or MemoryOptions()
@@ -36,7 +37,7 @@ class MemorySink:
         self._taking = asyncio.Event()
         self._taking.set()
         self._lost: asyncio.Future[str] | None = None
-        self.confirm_timeout_s = 30.0
+        self.confirm_timeout_s = CONFIRM_TIMEOUT_S
 
     # ---- the far end, as a test moves it -------------------------------------------
 
@@ -65,7 +66,7 @@ class MemorySink:
         if self._away:
             raise SinkUnavailable(self._away)
         self._lost = asyncio.get_running_loop().create_future()
-        self._is_open = True
+        self._is_open, self.stalled = True, False
 
     async def send_batch(self, batch: Sequence[Outgoing]) -> list[Refusal]:
         """See Sink. The lock is fair, so batches are taken in the order of the calls."""
@@ -88,14 +89,20 @@ class MemorySink:
                     refusals.append(Refusal(index, reason))
             return refusals
 
+    def stall(self) -> None:
+        """Lose patience with the far end, as after `confirm_timeout_s`."""
+        if self._lost is not None and not self._lost.done():
+            self.stalled = True
+            self._lost.set_result(f"no confirmation within {self.confirm_timeout_s:g} s")
+
     async def _until_taking(self, lost: asyncio.Future[str]) -> None:
         taking = asyncio.ensure_future(self._taking.wait())
         try:
             await asyncio.wait(
                 (taking, lost), timeout=self.confirm_timeout_s, return_when=asyncio.FIRST_COMPLETED
             )
-            if not taking.done() and not lost.done():
-                lost.set_result(f"no confirmation within {self.confirm_timeout_s:g} s")
+            if not taking.done():
+                self.stall()
         finally:
             taking.cancel()
 

@@ -19,6 +19,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, fi
 
 from bridge.policy.loopback import is_loopback
 from bridge.policy.units import Duration
+from bridge.sinks.base import CONFIRM_TIMEOUT_S
 
 __all__ = [
     "OPTIONS",
@@ -125,7 +126,9 @@ class AmqpOptions(_Options):
     tls: TlsOptions | None = None
     heartbeat: Annotated[Duration, Field(ge=1, le=3600)] = 10.0
     open_timeout: Patience = 15.0
-    confirm_timeout: Patience = 30.0
+    confirm_timeout: Annotated[
+        Patience, Field(description="a link that confirms nothing for so long is opened anew")
+    ] = CONFIRM_TIMEOUT_S
     window: Annotated[int, Field(ge=1, le=60_000)] = AMQP_WINDOW
 
     @field_validator("url")
@@ -181,7 +184,9 @@ class ZeromqOptions(_Options):
     anonymous: Annotated[bool, Field(description="let every receiver in that can reach `bind`")] = False
     window: Annotated[int, Field(ge=1, le=1_000_000)] = ZEROMQ_WINDOW
     open_timeout: Patience = 15.0
-    confirm_timeout: Patience = 30.0
+    confirm_timeout: Annotated[
+        Patience, Field(description="a link that confirms nothing for so long is opened anew")
+    ] = CONFIRM_TIMEOUT_S
 
     @field_validator("bind", "connect")
     @classmethod

@@ -27,7 +27,7 @@ from typing import Final
 import msgspec
 
 from bridge.errors import ConfigError, SinkUnavailable
-from bridge.sinks.base import Outgoing, Refusal
+from bridge.sinks.base import PATIENCE_LOOKS, Outgoing, Refusal
 from bridge.sinks.curve import Curve, from_options, require_curve
 from bridge.sinks.metadata import metadata
 from bridge.sinks.options import ZeromqOptions
@@ -91,6 +91,7 @@ class ZeromqSink:
         """Raises ConfigError when CURVE is asked for and libzmq cannot do it safely."""
         self.name = name
         self.waiting = ""  # why nothing goes out although nothing is broken; for the status
+        self.stalled = False  # given up because nothing was confirmed
         self._options = options
         self._who = [b"WHO", msgspec.json.encode(Who(VERSION, gateway))]
         self._is_router = options.bind is not None
@@ -135,6 +136,7 @@ class ZeromqSink:
             except ConfigError as error:
                 raise ConfigError(f"sinks.{self.name}.zeromq.curve.{error}") from None
         self._loop = asyncio.get_running_loop()
+        self.stalled = False
         self._hello = self._loop.create_future()
         self._lost = self._loop.create_future()
         self.waiting = f"no receiver has said hello on {self._options.endpoint}"
@@ -412,12 +414,15 @@ class ZeromqSink:
         """Ask, ping and lose patience. The only timer there is."""
         assert self._loop is not None
         timeout_s = self._options.confirm_timeout
-        self._ticker = self._loop.call_later(min(PING_S, timeout_s / 4), self._tick)
+        self._ticker = self._loop.call_later(min(PING_S, timeout_s / PATIENCE_LOOKS), self._tick)
         if not self._receivers and not self._is_router:
             self._tell(b"", *self._who)
         self._ping()
         active = self._active
+        if self._in_flight and self._socket is not None and self._socket.moves():
+            self._progress_at = self._loop.time()
         if active is not None and self._in_flight and self._loop.time() - self._progress_at >= timeout_s:
+            self.stalled = len(self._receivers) == 1
             # Told so, because it may be alive and would go on with what now belongs to the next one.
             self._tell(active, b"BYE")
             self._gone(active, f"no answer within {timeout_s:g} s")

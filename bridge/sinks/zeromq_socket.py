@@ -22,6 +22,7 @@ from zmq.utils.monitor import recv_monitor_message
 
 from bridge.errors import ConfigError
 from bridge.sinks.curve import CALL_FAILED, HANDSHAKE_MS, Curve, Gate, Server, why_failed
+from bridge.sinks.line import Movement
 
 __all__ = ["Socket"]
 
@@ -35,7 +36,8 @@ HEARD_MAX: Final = 100  # messages from one peer that wait for us
 _BURST: Final = 100
 _GATE_S: Final = 5.0  # libzmq takes a millisecond to let go of the gate before it
 
-_EVENTS: Final = zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED
+_MADE: Final = zmq.EVENT_ACCEPTED | zmq.EVENT_CONNECTED
+_EVENTS: Final = zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED | _MADE
 
 
 class Socket:
@@ -74,6 +76,8 @@ class Socket:
         self._socket: zmq.Socket[bytes] | None = context.socket(zmq.ROUTER if bind else zmq.DEALER)
         self._gate = Gate(curve, turned_away) if isinstance(curve, Server) else None
         self._monitor: zmq.Socket[bytes] | None = None
+        self._connections: set[int] = set()  # descriptors of libzmq's own; only ever looked at
+        self._movement = Movement()
 
     async def open(self) -> None:
         """Bind or connect. Raises ConfigError for an endpoint that cannot be bound."""
@@ -169,12 +173,20 @@ class Socket:
         self.look()
         self._look_at_gate()
 
+    def moves(self) -> bool:
+        """Whether a connection has carried something since the last look, and has more to carry."""
+        return self._movement.look(self._connections)
+
     def _look_at_events(self) -> None:
         came = went = False
         while _has_news(self._monitor):
             assert self._monitor is not None
             told = recv_monitor_message(self._monitor, zmq.NOBLOCK)
             event = told["event"]
+            if event & _MADE:
+                self._connections.add(told["value"])
+            elif event == zmq.EVENT_DISCONNECTED:
+                self._connections.discard(told["value"])
             if why := why_failed(event, told["value"]):
                 self._failed(why)
             came |= event == zmq.EVENT_HANDSHAKE_SUCCEEDED

@@ -63,6 +63,24 @@ async def test_given_an_outage_when_the_sink_returns_then_all_arrive_in_order(ha
     assert (route.delivered, hall.backlog(route)) == (130, 0)
 
 
+async def test_a_link_that_returns_is_found_with_the_wait_under_way_and_drained_without_a_publish(
+    hall, monkeypatch
+):
+    waits = []
+    monkeypatch.setattr("bridge.forward.keeper.delay", lambda attempt, luck: waits.append(attempt) or 0.02)
+    route = hall.route()
+    hall.run()
+    await hall.append(*range(30))
+    hall.sink.go_away()
+    await until(lambda: len(waits) >= 5)
+    await hall.append(*range(30, 130))
+    hall.sink.come_back()
+    tries = len(waits)
+    await hall.drained(route)
+    assert hall.numbers() == list(range(130))
+    assert len(waits) <= tries + 1
+
+
 async def test_ids_name_the_gateway_the_log_and_the_place_in_it(hall):
     hall.route()
     hall.run()

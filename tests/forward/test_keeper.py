@@ -95,6 +95,35 @@ async def test_an_idle_link_that_breaks_is_noticed(kept):
     assert kept.reason == "idle, and gone"
 
 
+async def test_a_far_end_that_lets_us_in_and_confirms_nothing_is_stalled_until_it_does(kept, caplog):
+    caplog.set_level(logging.INFO)
+    await kept.wait_up()
+    since_ns = kept.since_ns
+    caplog.clear()
+    for stalls in (1, 2, 3):
+        kept.sink.stall()
+        await until(lambda stalls=stalls: kept.turn == stalls + 1)
+        assert (kept.state, kept.stalls, kept.up) == ("stalled", stalls, True)
+        assert kept.reason == "no confirmation within 15 s"
+    assert kept.since_ns > since_ns
+    kept.confirmed()
+    assert (kept.state, kept.reason, kept.stalls) == ("up", "", 3)
+    first, last = [record.getMessage() for record in caplog.records if record.message.startswith("sink")]
+    assert first == "sink stalled sink=cloud reason=no confirmation within 15 s"
+    assert last.startswith("sink up sink=cloud away_s=")
+
+
+async def test_a_stalled_far_end_that_is_then_not_there_at_all_is_down(kept):
+    await kept.wait_up()
+    kept.sink.stall()
+    kept.sink.go_away("nobody at home")
+    await until(lambda: len(kept.attempts) >= 3)
+    assert (kept.state, kept.reason) == ("down", "nobody at home")
+    kept.sink.come_back()
+    await kept.wait_up()
+    assert kept.state == "up"
+
+
 async def test_a_sink_that_is_wrong_in_an_unforeseen_way_is_not_called_up():
     sink = MemorySink("cloud")
 

@@ -43,7 +43,7 @@ STATUS = Status(
     store=STORE,
     sinks={
         "cloud": SinkStatus(
-            "amqp", "amqps://mq.example.com", "down", "2025-11-23T21:00:00Z", "connection refused"
+            "amqp", "amqps://mq.example.com", "down", "2025-11-23T21:00:00Z", "connection refused", 3
         ),
         "lab": SinkStatus("zeromq", "tcp://127.0.0.1:5556", "up", "2025-11-23T20:00:00Z", ""),
     },
