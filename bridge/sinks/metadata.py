@@ -7,18 +7,16 @@ its `received_at` still tells how far apart such messages came, and nothing else
 
 from __future__ import annotations
 
-import time
-from functools import lru_cache
 from typing import Final
 
 import msgspec
 
 from bridge.message import CLOCK_PLAUSIBLE_NS, Properties
+from bridge.policy.envelope import CLOCK_UNSET, rfc3339
 from bridge.sinks.base import Outgoing
 
 __all__ = ["CLOCK_UNSET", "RESERVED", "Metadata", "metadata", "rfc3339"]
 
-CLOCK_UNSET: Final = "unset"
 _NONE = Properties()
 
 # Names that a header of a route must not have: our own, and those by which RabbitMQ routes.
@@ -87,14 +85,3 @@ def metadata(outgoing: Outgoing) -> Metadata:
         outgoing.replayed,
         dict(outgoing.headers),
     )
-
-
-def rfc3339(at_ns: int) -> str:
-    """Spell nanoseconds since 1970 in UTC with all nine digits, so that nothing is rounded away."""
-    second, ns = divmod(at_ns, 1_000_000_000)
-    return f"{_second(second)}.{ns:09d}Z"
-
-
-@lru_cache(maxsize=64)  # messages of one batch share their second, and strftime costs more than all the rest
-def _second(second: int) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
