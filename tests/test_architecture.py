@@ -19,6 +19,7 @@ FLOORS = [
     {"errors", "message", "topic"},
     {"mqtt", "policy"},
     {"private", "clock"},
+    {"pem"},
     {"store", "sinks", "sources"},
     {"broker", "forward"},
     {"config", "observe"},

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import asyncio.sslproto
 import contextlib
-import re
 import socket
 import ssl
 import unicodedata
@@ -32,18 +31,13 @@ from typing import Any, Final, Literal
 import msgspec
 
 from bridge.errors import ConfigError
-from bridge.private import check_private
+from bridge.pem import load_authorities, load_certificates, load_own, load_revoked
 
 __all__ = ["HANDSHAKE_WAIT_S", "SHUTDOWN_WAIT_S", "TlsFiles", "build_context", "handshaking", "user_of"]
 
 HANDSHAKE_WAIT_S: Final = 5.0
 SHUTDOWN_WAIT_S: Final = 2.0  # what a device gets to answer our goodbye
-_FILE_BYTES_MAX: Final = 64 * 1024 * 1024  # the lists of a large authority have megabytes
 _CIPHERS: Final = "ECDHE+AESGCM:ECDHE+CHACHA20"  # of TLS 1.2; those of 1.3 are all good
-_LABEL: Final = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----")
-_CERTIFICATE: Final = re.compile(
-    rb"-----BEGIN (TRUSTED |X509 |)CERTIFICATE-----[\s\S]*?-----END \1CERTIFICATE-----"
-)
 _USER_CHARS_MAX: Final = 256
 # Control and format characters forge log lines and look like other names; the rest is no text.
 _UNSEEN: Final = ("Cc", "Cf", "Cs", "Cn", "Zl", "Zp")
@@ -76,65 +70,18 @@ def build_context(files: TlsFiles) -> ssl.SSLContext:
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
     context.num_tickets = 1
     context.sslobject_class = _Telling
-    _load_own(context, files)
+    load_own(context, files.certificate, files.key, "this gateway")
     if files.client_ca is not None:
         _load_clients(context, files, files.client_ca)
     elif files.chain is not None:
-        _load_chain(context, files.chain)
+        # OpenSSL completes the chain it sends from the store that it would check clients against.
+        load_certificates(context, files.chain, "the certificates of the authorities above this gateway's")
     return context
-
-
-def _load_own(context: ssl.SSLContext, files: TlsFiles) -> None:
-    _labels(files.certificate, b"CERTIFICATE", "the certificate of this gateway, and its chain behind it")
-    try:
-        check_private(files.key)
-    except ValueError as error:
-        raise ConfigError(str(error)) from None
-    _labels(files.key, b"PRIVATE KEY", "the private key of the certificate")
-
-    def no_passphrase() -> str:
-        # Without this, OpenSSL would ask the terminal and wait for ever.
-        raise ConfigError(
-            f"{files.key} is encrypted and nobody is there to type its passphrase; "
-            f"write it without one: openssl pkey -in {files.key} -out FILE, and chmod 600 FILE"
-        )
-
-    try:
-        context.load_cert_chain(files.certificate, files.key, no_passphrase)
-    except ssl.SSLError as error:
-        why = _reason(error)
-        if error.reason == "KEY_VALUES_MISMATCH":
-            raise ConfigError(
-                f"{files.key} is not the key of {files.certificate}; give the two that were made together"
-            ) from None
-        raise ConfigError(f"{files.certificate} with {files.key} cannot be used: {why}") from None
-
-
-def _load_chain(context: ssl.SSLContext, chain: Path) -> None:
-    """OpenSSL completes the chain it sends from the store that it would check clients against."""
-    what = "the certificates of the authorities above this gateway's"
-    _labels(chain, b"CERTIFICATE", what)
-    blocks = b"\n".join(found[0] for found in _CERTIFICATE.finditer(_read(chain)))
-    try:
-        context.load_verify_locations(cadata=blocks.decode("ascii"))
-    except (ssl.SSLError, ValueError) as error:
-        raise ConfigError(f"{chain} cannot be read as PEM: {_reason(error)}; it has to hold {what}") from None
 
 
 def _load_clients(context: ssl.SSLContext, files: TlsFiles, client_ca: Path) -> None:
     what = "the certificates of the authorities that sign your devices'"
-    labels = _labels(client_ca, b"CERTIFICATE", what)
-    if b"X509 CRL" in labels:
-        raise ConfigError(
-            f"{client_ca} holds a revocation list, which would not be used there; name it in 'crl'"
-        )
-    blocks = b"\n".join(found[0] for found in _CERTIFICATE.finditer(_read(client_ca)))
-    try:
-        context.load_verify_locations(cadata=blocks.decode("ascii"))
-    except (ssl.SSLError, ValueError) as error:
-        raise ConfigError(
-            f"{client_ca} cannot be read as PEM: {_reason(error)}; it has to hold {what}"
-        ) from None
+    load_authorities(context, client_ca, what)
     if not context.cert_store_stats()["x509_ca"]:
         raise ConfigError(f"{client_ca} holds no certificate of an authority; it has to hold {what}")
     context.verify_mode = ssl.CERT_REQUIRED if files.client_certificate == "required" else ssl.CERT_OPTIONAL
@@ -143,52 +90,8 @@ def _load_clients(context: ssl.SSLContext, files: TlsFiles, client_ca: Path) -> 
     context.options |= ssl.OP_NO_TICKET
     context.num_tickets = 0
     context.sslobject_class = _naming(files.user_from)
-    if files.crl is None:
-        return
-    what = "the revocation lists of those authorities"
-    labels = _labels(files.crl, b"X509 CRL", what)
-    if strays := labels - {b"X509 CRL"}:
-        # A certificate in it would be believed, as if it stood in client_ca.
-        stray = sorted(strays)[0].decode("ascii")
-        raise ConfigError(f"{files.crl} holds a {stray} too; it has to hold {what}, and nothing else")
-    try:
-        context.load_verify_locations(cafile=str(files.crl))
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"{files.crl} cannot be read as PEM: {_reason(error)}; it has to hold {what}"
-        ) from None
-    if not context.cert_store_stats()["crl"]:
-        raise ConfigError(f"{files.crl} holds no revocation list; it has to hold {what}")
-    context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
-
-
-def _labels(path: Path, wanted: bytes, what: str) -> set[bytes]:
-    """The kinds of PEM blocks in a file, one of which is wanted."""
-    content = _read(path)
-    if not content.strip():
-        raise ConfigError(f"{path} is empty; it has to hold {what}, in PEM")
-    labels = set(_LABEL.findall(content))
-    if not any(label.endswith(wanted) for label in labels):
-        other = ", ".join(sorted(label.decode("ascii") for label in labels))
-        found = f"only {other}" if other else "no PEM block ('-----BEGIN …-----')"
-        raise ConfigError(f"{path} holds {found}; it has to hold {what}, in PEM")
-    return labels
-
-
-def _read(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            content = file.read(_FILE_BYTES_MAX + 1)
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
-    if len(content) > _FILE_BYTES_MAX:
-        raise ConfigError(f"{path} is longer than {_FILE_BYTES_MAX} bytes")
-    return content
-
-
-def _reason(error: Exception) -> str:
-    reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or str(error)
-    return str(reason).replace("_", " ").lower()
+    if files.crl is not None:
+        load_revoked(context, files.crl, "the revocation lists of those authorities")
 
 
 # ---- the name in a client's certificate ---------------------------------------------------
