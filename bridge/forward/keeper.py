@@ -101,7 +101,7 @@ class Keeper:
                 try:
                     await self.sink.open()
                 except (SinkUnavailable, ConfigError) as error:
-                    if isinstance(error, ConfigError) and not self.turn:
+                    if isinstance(error, ConfigError) and not (self.turn or self._attempt):
                         raise  # the operator is still looking
                     self._sad(str(error))
                 else:

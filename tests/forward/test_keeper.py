@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from bridge.errors import SinkUnavailable
+from bridge.errors import ConfigError, SinkUnavailable
 from bridge.forward.keeper import Keeper
 from bridge.sinks.memory import MemorySink
 from tests.gateway import until
@@ -55,6 +55,33 @@ async def test_an_outage_is_logged_once_when_it_begins_and_once_when_it_ends(kep
     assert len(lines) == 2
     assert lines[0] == "sink away sink=cloud reason=pulled"
     assert lines[1].startswith("sink up sink=cloud away_s=")
+
+
+class _Unreadable(MemorySink):
+    """A sink whose files are fine at first, and not while they are being renewed."""
+
+    tries = 0
+
+    async def open(self):
+        self.tries += 1
+        if self.tries == 1:
+            raise SinkUnavailable("no line yet")
+        if self.tries == 2:
+            raise ConfigError("the key is not that of the certificate")
+        await super().open()
+
+
+async def test_given_a_line_that_was_never_up_when_a_file_is_wrong_for_a_moment_then_it_is_an_outage(
+    monkeypatch,
+):
+    # Nobody looks any more: a gateway that ended here would stay down.
+    monkeypatch.setattr("bridge.forward.keeper.delay", lambda attempt, luck: 0.0)
+    keeper = Keeper(_Unreadable("cloud"))
+    running = asyncio.create_task(keeper.run())
+    await asyncio.wait_for(keeper.wait_up(), 5)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    assert keeper.sink.tries == 3
 
 
 async def test_a_far_end_that_was_never_there_is_logged_once_too(caplog, monkeypatch):
