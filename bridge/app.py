@@ -41,7 +41,7 @@ from bridge.observe import notify
 from bridge.observe.status import Status
 from bridge.observe.view import View
 from bridge.policy.access import Access, fill
-from bridge.sinks import create, describe
+from bridge.sinks import create, describe, located
 from bridge.store import Spool
 from bridge.store.files import OS_FILES, Files, Unsynced
 
@@ -83,7 +83,8 @@ class Gateway:
             stack.push_async_callback(self.spool.close)
             stack.push_async_callback(self._stop_tasks)
             for name, sink in config.sinks.items():
-                self.keepers[name] = Keeper(create(sink.kind, name, sink.options, config.gateway))
+                options = located(sink.options, config.locate)
+                self.keepers[name] = Keeper(create(sink.kind, name, options, config.gateway))
             ends = {name: (sink.kind, describe(sink.options)) for name, sink in config.sinks.items()}
             routes = build_routes(config)
             self.forwarders = [

@@ -13,8 +13,10 @@ import os
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -159,7 +161,7 @@ class RabbitMQ(_Server):
     called. `url` is for guest; `disk_free_limit` and the like go into `extra`.
     """
 
-    def __init__(self, folder: Path, extra: str = "") -> None:
+    def __init__(self, folder: Path, extra: str = "", plugins: Sequence[str] = ()) -> None:
         super().__init__(folder)
         self._epmd = _Epmd(folder / "epmd")
         self._server = binary("rabbitmq-server", *_RABBITMQ_HOMES)
@@ -172,7 +174,7 @@ class RabbitMQ(_Server):
             "raft.wal_max_size_bytes = 8388608\n" + extra + "\n",
             encoding="utf-8",
         )
-        (folder / "enabled_plugins").write_text("[].\n", encoding="utf-8")
+        (folder / "enabled_plugins").write_text(f"[{','.join(plugins)}].\n", encoding="utf-8")
         (folder / "empty").touch()
         self._environment = {
             "HOME": str(folder),
@@ -231,12 +233,17 @@ class TcpProxy:
 
     `hold_up` and `hold_down` stop the bytes towards the server and towards the
     client; holding only `down` makes a far end that accepts and never confirms,
-    holding both a black hole. What was held goes on afterwards.
+    holding both a black hole. What was held goes on afterwards. With a `context` it
+    speaks TLS to its clients, and plainly to the server.
     """
 
-    def __init__(self, server_port: int, server_host: str = "127.0.0.1") -> None:
+    def __init__(
+        self, server_port: int, server_host: str = "127.0.0.1", context: ssl.SSLContext | None = None
+    ) -> None:
         self.port = free_port()
+        self.context = context
         self.connections = 0
+        self.heard = b""  # what clients said first
         self.cuts = 0
         self.bytes_per_s = 0.0  # zero: as fast as it goes
         self._to = (server_host, server_port)
@@ -248,7 +255,9 @@ class TcpProxy:
         self._lines: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
-        self._listener = await asyncio.start_server(self._serve, "127.0.0.1", self.port, limit=2**16)
+        self._listener = await asyncio.start_server(
+            self._serve, "127.0.0.1", self.port, limit=2**16, ssl=self.context
+        )
 
     async def stop(self) -> None:
         """Refuse new connections and cut the present ones."""
@@ -290,6 +299,8 @@ class TcpProxy:
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, flowing: asyncio.Event
     ) -> None:
         while data := await reader.read(2**16):
+            if flowing is self._up and len(self.heard) < 1024:
+                self.heard += data[:64]
             await flowing.wait()
             if self.bytes_per_s:
                 await asyncio.sleep(len(data) / self.bytes_per_s)

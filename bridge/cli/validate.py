@@ -19,7 +19,7 @@ from bridge.config.rights import load_access
 from bridge.config.routes import warnings
 from bridge.config.users import users_warnings
 from bridge.errors import ConfigError
-from bridge.sinks.options import SinkOptions, ZeromqOptions, describe
+from bridge.sinks.options import AmqpOptions, SinkOptions, ZeromqOptions, describe, located
 
 __all__ = ["validate_file"]
 
@@ -38,7 +38,7 @@ def validate_file(path: Path) -> int:
                 raise ConfigError(
                     f"{path} sinks.{name}: {library} is missing; pip install 'edgespool[{extra}]'"
                 )
-            _check_keys(path, name, sink.options)
+            _check_files(path, name, located(sink.options, config.locate))
         check_places(config)
     except ConfigError as error:
         print(error, file=sys.stderr)
@@ -59,7 +59,8 @@ def validate_file(path: Path) -> int:
     return 0
 
 
-def _check_keys(path: Path, name: str, options: SinkOptions) -> None:
+def _check_files(path: Path, name: str, options: SinkOptions) -> None:
+    """Find what would keep a sink from ever connecting, without connecting."""
     if isinstance(options, ZeromqOptions) and options.curve is not None:
         from bridge.sinks.curve import from_options
 
@@ -67,6 +68,13 @@ def _check_keys(path: Path, name: str, options: SinkOptions) -> None:
             from_options(options.curve)
         except ConfigError as error:
             raise ConfigError(f"{path} sinks.{name}.zeromq.curve.{error}") from None
+    if isinstance(options, AmqpOptions) and options.tls is not None:
+        from bridge.sinks.amqp_tls import client_context
+
+        try:
+            client_context(options.tls)
+        except ConfigError as error:
+            raise ConfigError(f"{path} sinks.{name}.amqp.tls: {error}") from None
 
 
 def _counted(things: Sized | None, what: str) -> str:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import re
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
@@ -22,6 +23,7 @@ from pydantic import (
     BeforeValidator,
     Field,
     PrivateAttr,
+    SecretStr,
     model_validator,
 )
 
@@ -220,8 +222,10 @@ class Config(Section):
             name
             for name, entry in self.sinks.items()
             if entry.amqp is not None
-            and ("sinks", name, "amqp", "url") not in self._secrets
-            and urlsplit(entry.amqp.url.get_secret_value()).password
+            and any(
+                path not in self._secrets and urlsplit(url.get_secret_value()).password
+                for path, url in _urls_of(name, entry.amqp)
+            )
         ]
 
     def keep_secret(self, paths: frozenset[DocumentPath]) -> None:
@@ -246,6 +250,15 @@ class Config(Section):
         return f"Config(gateway={self.gateway!r}, sinks={list(self.sinks)}, routes={list(self.routes)})"
 
     __str__ = __repr__
+
+
+def _urls_of(name: str, options: AmqpOptions) -> Iterator[tuple[DocumentPath, SecretStr]]:
+    """Where each url of a sink stands in the document, and what it is."""
+    path: DocumentPath = ("sinks", name, "amqp")
+    if options.url is not None:
+        yield (*path, "url"), options.url
+    for index, url in enumerate(options.urls or ()):
+        yield (*path, "urls", index), url
 
 
 def default_config() -> Config:

@@ -11,9 +11,9 @@ from typing import Final, cast
 
 from bridge.errors import ConfigError
 from bridge.sinks.base import Outgoing, Refusal, Sink
-from bridge.sinks.options import OPTIONS, SinkOptions, describe
+from bridge.sinks.options import OPTIONS, SinkOptions, describe, located
 
-__all__ = ["OPTIONS", "Outgoing", "Refusal", "Sink", "SinkOptions", "create", "describe"]
+__all__ = ["OPTIONS", "Outgoing", "Refusal", "Sink", "SinkOptions", "create", "describe", "located"]
 
 # kind -> (module, class, what to install when its library is absent)
 _SINKS: Final = {

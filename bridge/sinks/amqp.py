@@ -1,14 +1,9 @@
 """Persistent messages to RabbitMQ, each one kept until the broker has confirmed it.
 
-    _line ──publish──▶ unconfirmed[tag] ──basic.ack──▶ settled
-                            │
-                            ├─ basic.return, then ack ─▶ refused: no queue wants it
-                            └─ basic.nack ─▶ the link is given up, and nothing is promised
-
 What the broker says, and what we make of it:
 
     return   for good: the message has no destination. It goes to the dead letters
-             and its neighbours travel on. The return precedes the ack of its tag.
+             and its neighbours travel on.
     nack     not the message's fault (a queue is full, a node is in trouble), so it
              is no refusal: it would put good messages among the dead. Everything
              waits for the back-off and comes again, and the outage is seen.
@@ -16,56 +11,24 @@ What the broker says, and what we make of it:
              goes one message at a time until it is found; that one is refused.
              With 404 or 403 somebody has to set something up: wait.
 
-What is learnt from a link that failed is kept for the next one: `amqp_memory`.
+A link is one connection; the sink outlives them, and knows whose turn it is and what
+the last ones have taught: `amqp_link`, `amqp_memory`.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Callable, Sequence
-from typing import Any, Final
-
-from pika import exceptions
-from pika.spec import Basic
+from collections.abc import Sequence
 
 from bridge.errors import SinkUnavailable
-from bridge.sinks.amqp_connection import Connection, declarations, explain, parameters
+from bridge.sinks.amqp_connection import Hosts
+from bridge.sinks.amqp_link import Link
 from bridge.sinks.amqp_memory import Memory
-from bridge.sinks.amqp_wire import Unsendable, publish_frames
-from bridge.sinks.base import PATIENCE_LOOKS, Outgoing, Refusal
-from bridge.sinks.line import Movement
-from bridge.sinks.options import AmqpOptions, describe
+from bridge.sinks.amqp_options import Address, AmqpOptions
+from bridge.sinks.base import Outgoing, Refusal
+from bridge.sinks.options import describe
 
 __all__ = ["AmqpSink"]
-
-# What lies in our own buffer is neither with the broker nor needed: the kernel's buffer keeps the line full.
-BUFFER_BYTES_MAX: Final = 1 << 20
-# Frames are handed over in pieces of this size: one system call each.
-WRITE_BYTES: Final = 64 << 10
-CLOSE_S: Final = 1.0
-# A broker that is alive has spoken three times by then.
-SILENT_HEARTBEATS: Final = 1.5
-# Reply codes that may be about one message: precondition failed, and the errors of framing and syntax.
-_PERHAPS_ONE_MESSAGE: Final = frozenset({406, 501, 502, 503, 505})
-
-
-class _Call:
-    """One `send_batch` that has not returned: messages before `next` are published or done with."""
-
-    __slots__ = ("batch", "done", "next", "refusals", "unconfirmed")
-
-    def __init__(self, batch: Sequence[Outgoing], done: asyncio.Future[list[Refusal]]) -> None:
-        self.batch = batch
-        self.done = done
-        self.next = 0
-        self.unconfirmed = 0
-        self.refusals: dict[int, str] = {}
-
-    def finish(self) -> None:
-        """Return to the caller if nothing is open any more."""
-        if not self.unconfirmed and self.next == len(self.batch) and not self.done.done():
-            self.done.set_result([Refusal(index, reason) for index, reason in sorted(self.refusals.items())])
 
 
 class AmqpSink:
@@ -76,7 +39,8 @@ class AmqpSink:
         self.gateway = gateway
         self._options = options
         self._memory = Memory()
-        self._link: _Link | None = None
+        self._hosts = Hosts(options)
+        self._link: Link | None = None
         self._stalled = False
 
     @property
@@ -92,20 +56,23 @@ class AmqpSink:
     async def open(self) -> None:
         """See Sink. Raises ConfigError for a certificate that cannot be read."""
         await self.close()
-        where = describe(self._options)
-        link = self._link = _Link(self.name, self._options, self.gateway, self._memory)
+        try:
+            await self._hosts.open(self._connect)
+        except SinkUnavailable as error:
+            raise SinkUnavailable(f"{describe(self._options)}: {error}") from None
+
+    async def _connect(self, address: Address) -> None:
+        link = self._link = Link(self.name, self._options, self.gateway, self._memory, address)
+        opened = False
         try:
             async with asyncio.timeout(self._options.open_timeout):
                 await link.open()
+            opened = True
         except TimeoutError:
-            await self.close()
-            raise SinkUnavailable(f"{where}: no answer within {self._options.open_timeout:g} s") from None
-        except SinkUnavailable as error:
-            await self.close()
-            raise SinkUnavailable(f"{where}: {error}") from None
-        except BaseException:
-            await self.close()
-            raise
+            raise SinkUnavailable(f"no answer within {self._options.open_timeout:g} s") from None
+        finally:
+            if not opened:
+                await self.close()
 
     async def send_batch(self, batch: Sequence[Outgoing]) -> list[Refusal]:
         """See Sink."""
@@ -125,320 +92,3 @@ class AmqpSink:
         if link is not None:
             self._stalled = link.stalled
             await link.close()
-
-
-class _Link:
-    """One connection from its first byte to its last; `lost` says why it ended."""
-
-    def __init__(self, name: str, options: AmqpOptions, gateway: str, memory: Memory) -> None:
-        self.blocked = ""
-        self.stalled = False
-        self._loop = asyncio.get_running_loop()
-        self.lost: asyncio.Future[str] = self._loop.create_future()
-        self._name = name
-        self._options = options
-        self._gateway = gateway
-        self._memory = memory
-        self._connection: Connection | None = None
-        self._channel: Any = None
-        self._closed = asyncio.Event()
-        self._is_open = False
-        self._line: deque[_Call] = deque()
-        self._unconfirmed: dict[int, tuple[_Call, int]] = {}
-        self._next_tag = 1
-        self._oldest_tag = 1
-        self._nacked: dict[int, tuple[_Call, int]] = {}
-        self._returned: dict[str, str] = {}
-        self._progress_at = 0.0  # when the oldest unconfirmed message became the oldest
-        self._movement = Movement()
-        self._timer: asyncio.TimerHandle | None = None
-        self._pulse: asyncio.TimerHandle | None = None
-        self._heard_bytes = 0
-        self._heard_at = 0.0
-
-    # ---- opening -------------------------------------------------------------------
-
-    async def open(self) -> None:
-        """Connect, choose confirms, declare, and see that the exchange is there."""
-        opened: asyncio.Future[Any] = self._loop.create_future()
-        self._connection = Connection(
-            parameters(self._name, self._options, self._gateway),
-            on_open_callback=_result_of(opened),
-            on_open_error_callback=self._on_closed,
-            on_close_callback=self._on_closed,
-            custom_ioloop=self._loop,
-        )
-        await self._unless_lost(opened)
-        self._connection.add_on_connection_blocked_callback(self._on_blocked)
-        self._connection.add_on_connection_unblocked_callback(self._on_unblocked)
-        self._channel = await self._ask(self._connection.channel, "on_open_callback")
-        self._channel.add_on_close_callback(self._on_channel_closed)
-        self._channel.add_on_return_callback(self._on_return)
-        await self._ask(self._channel.confirm_delivery, ack_nack_callback=self._on_confirm)
-        for method, arguments in declarations(self._channel, self._options.declare):
-            await self._ask(method, **arguments)
-        if self._options.exchange:
-            await self._ask(self._channel.exchange_declare, exchange=self._options.exchange, passive=True)
-        self._is_open = True
-        self._heard_at = self._loop.time()
-        self._listen()
-
-    async def _ask(self, method: Callable[..., Any], callback: str = "callback", **arguments: Any) -> Any:
-        """Call one of pika's methods and wait for the broker's answer."""
-        answer: asyncio.Future[Any] = self._loop.create_future()
-        try:
-            method(**{callback: _result_of(answer)}, **arguments)
-        except exceptions.AMQPError as error:
-            raise SinkUnavailable(explain(error)) from error
-        return await self._unless_lost(answer)
-
-    async def _unless_lost(self, answer: asyncio.Future[Any]) -> Any:
-        await asyncio.wait((answer, self.lost), return_when=asyncio.FIRST_COMPLETED)
-        if not answer.done():
-            answer.cancel()
-            raise SinkUnavailable(self.lost.result())
-        return answer.result()
-
-    # ---- sending -------------------------------------------------------------------
-
-    async def send_batch(self, batch: Sequence[Outgoing]) -> list[Refusal]:
-        """See Sink."""
-        if not self._is_open or self.lost.done():
-            raise SinkUnavailable(self.lost.result() if self.lost.done() else f"{self._name} is not open")
-        if not batch:
-            return []
-        call = _Call(batch, self._loop.create_future())
-        self._line.append(call)
-        self._pump()
-        try:
-            return await call.done
-        except asyncio.CancelledError:
-            if call in self._line:
-                self._line.remove(call)
-            raise
-
-    def _pump(self) -> None:
-        """Publish while the window, the buffer and the broker allow.
-
-        Nobody tells us when the buffer has drained, and nobody needs to: what lies
-        in it is unconfirmed, so a confirm is bound to come, and each one pumps.
-        """
-        connection = self._connection
-        if self.blocked or self._nacked or connection is None or self.lost.done():
-            return
-        window = 1 if self._memory.careful else self._options.window
-        frame_max = connection.params.frame_max or 131_072
-        pieces: list[bytes] = []
-        piece_bytes = 0
-        while self._line and len(self._unconfirmed) < window:
-            call = self._line[0]
-            index = call.next
-            call.next += 1
-            frames = self._frames(call, index, frame_max)
-            if frames is not None:
-                pieces += frames
-                piece_bytes += sum(map(len, frames))
-            if call.next == len(call.batch):
-                self._line.popleft()
-                call.finish()
-            if piece_bytes >= WRITE_BYTES:
-                self._write(connection, pieces)
-                pieces, piece_bytes = [], 0
-                if connection.buffered_bytes > BUFFER_BYTES_MAX:
-                    break
-        if pieces:
-            self._write(connection, pieces)
-
-    def _frames(self, call: _Call, index: int, frame_max: int) -> list[bytes] | None:
-        """Give the message its tag and return its frames; None when it does not travel."""
-        outgoing = call.batch[index]
-        memory = self._memory
-        try:
-            if memory.poison and outgoing.id in memory.poison:
-                raise Unsendable(memory.poison[outgoing.id])
-            frames = publish_frames(outgoing, self._options.exchange, frame_max)
-        except Unsendable as error:
-            call.refusals[index] = str(error)
-            return None
-        if not self._unconfirmed:
-            self._progress_at = self._loop.time()
-            self._watch()
-        self._unconfirmed[self._next_tag] = (call, index)
-        self._next_tag += 1
-        call.unconfirmed += 1
-        return frames
-
-    def _write(self, connection: Connection, pieces: list[bytes]) -> None:
-        # Joined, because each write costs the broker and us a system call; but a large
-        # body in its frames, because a half-sent piece is copied again with each send.
-        if len(pieces) > 3 and max(map(len, pieces)) < WRITE_BYTES:
-            connection.write(b"".join(pieces))
-        else:
-            for piece in pieces:
-                connection.write(piece)
-
-    # ---- what the broker says ------------------------------------------------------
-
-    def _on_confirm(self, frame: Any) -> None:
-        method = frame.method
-        answer = self._nack if isinstance(method, Basic.Nack) else self._settle
-        tag: int = method.delivery_tag
-        if method.multiple:
-            for each in range(self._oldest_tag, tag + 1):
-                answer(each)
-        else:
-            answer(tag)
-        oldest = self._oldest_tag
-        while oldest < self._next_tag and oldest not in self._unconfirmed:
-            oldest += 1
-        if oldest != self._oldest_tag:
-            self._oldest_tag = oldest
-            self._progress_at = self._loop.time()
-        # A nack comes at once, the confirms of what was taken before it only after the
-        # broker's disk. Whoever gives up on the first nack never learns what was taken.
-        if self._nacked and not self._unconfirmed:
-            self._fail("the broker does not take messages now (basic.nack): a queue is full or in trouble")
-        self._pump()
-
-    def _nack(self, tag: int) -> None:
-        published = self._unconfirmed.pop(tag, None)
-        if published is not None:
-            self._nacked[tag] = published
-
-    def _settle(self, tag: int) -> None:
-        published = self._unconfirmed.pop(tag, None)
-        if published is None:
-            return
-        call, index = published
-        message_id = call.batch[index].id
-        call.unconfirmed -= 1
-        if self._memory.careful:
-            self._memory.careful -= 1
-        if self._returned and message_id in self._returned:
-            call.refusals[index] = self._returned.pop(message_id)
-        call.finish()
-
-    def _on_return(self, _channel: Any, method: Any, properties: Any, _body: bytes) -> None:
-        exchange = f"exchange {method.exchange!r}" if method.exchange else "the default exchange"
-        self._returned[properties.message_id] = (
-            f"no queue takes it: {exchange}, routing key {method.routing_key!r}"
-            f" ({method.reply_code} {method.reply_text})"
-        )
-
-    def _on_blocked(self, _connection: Any, frame: Any) -> None:
-        self.blocked = f"the broker has blocked publishers: {frame.method.reason}"
-
-    def _on_unblocked(self, _connection: Any, _frame: Any) -> None:
-        self.blocked = ""
-        self._progress_at = self._loop.time()
-        self._pump()
-
-    def _on_channel_closed(self, _channel: Any, error: Exception) -> None:
-        self._suspect(error)
-        self._fail(explain(error))
-
-    def _on_closed(self, _connection: Any, error: Exception) -> None:
-        self._closed.set()
-        self._suspect(error)
-        self._fail(explain(error))
-
-    def _suspect(self, error: Exception) -> None:
-        """If one message may be to blame for the end, see to it that it is found."""
-        code = getattr(error, "reply_code", 0)
-        if self.lost.done() or code not in _PERHAPS_ONE_MESSAGE or not self._unconfirmed:
-            return
-        if len(self._unconfirmed) == 1:
-            call, index = next(iter(self._unconfirmed.values()))
-            self._memory.blame(call.batch[index].id, explain(error))
-            self._memory.careful = 0
-        else:
-            self._memory.careful = len(self._unconfirmed)
-
-    # ---- the end -------------------------------------------------------------------
-
-    def _fail(self, reason: str) -> None:
-        """The link is lost: nothing that is under way is promised."""
-        if self.lost.done():
-            return
-        self.lost.set_result(reason)
-        self.blocked = ""
-        for timer in (self._timer, self._pulse):
-            if timer is not None:
-                timer.cancel()
-        self._timer = self._pulse = None
-        published = (*self._unconfirmed.values(), *self._nacked.values())
-        calls = {id(call): call for call in (*self._line, *(call for call, _ in published))}
-        for call in calls.values():
-            if not call.done.done():
-                call.done.set_exception(SinkUnavailable(reason, self._confirmed(call)))
-        self._line.clear()
-        self._unconfirmed.clear()
-        self._nacked.clear()
-
-    def _confirmed(self, call: _Call) -> int:
-        """How many messages at the beginning of the batch the broker owns."""
-        published = (*self._unconfirmed.values(), *self._nacked.values())
-        still_open = (index for other, index in published if other is call)
-        return min((*still_open, *call.refusals), default=call.next)
-
-    def _listen(self) -> None:
-        """Notice a line on which nothing comes any more.
-
-        The broker says something every half heartbeat. Pika looks only every heartbeat
-        and five seconds, and then twice.
-        """
-        connection, heartbeat_s, now = self._connection, self._options.heartbeat, self._loop.time()
-        assert connection is not None
-        if connection.bytes_received != self._heard_bytes:
-            self._heard_bytes, self._heard_at = connection.bytes_received, now
-        elif now - self._heard_at >= SILENT_HEARTBEATS * heartbeat_s:
-            self._fail("the broker's heartbeats stopped")
-            return
-        self._pulse = self._loop.call_later(heartbeat_s / 8, self._listen)
-
-    def _watch(self) -> None:
-        """Lose patience when the oldest message has waited too long.
-
-        A block does not count, nor while a slow line still carries what was sent.
-        """
-        if self._timer is not None:
-            return
-        self._timer = self._loop.call_later(self._options.confirm_timeout / PATIENCE_LOOKS, self._look)
-
-    def _look(self) -> None:
-        self._timer = None
-        if not self._unconfirmed or self.lost.done():
-            return
-        assert self._connection is not None
-        if self._movement.look(self._connection.descriptors) or self.blocked:
-            self._progress_at = self._loop.time()
-        if self._loop.time() - self._progress_at >= self._options.confirm_timeout:
-            self.stalled = True
-            self._fail(f"no confirmation within {self._options.confirm_timeout:g} s")
-        else:
-            self._watch()
-
-    async def close(self) -> None:
-        """Say goodbye if anybody listens; afterwards the socket is gone."""
-        self._fail(f"{self._name} was closed")
-        connection = self._connection
-        if connection is None or self._closed.is_set():
-            return
-        try:
-            if not connection.is_closing and not connection.is_closed:
-                connection.close()
-            async with asyncio.timeout(CLOSE_S):
-                await self._closed.wait()
-        except (TimeoutError, exceptions.AMQPError):
-            pass
-        finally:
-            if not self._closed.is_set():
-                connection.abort(exceptions.ConnectionClosed(0, "closed"))
-
-
-def _result_of(future: asyncio.Future[Any]) -> Callable[..., None]:
-    def done(*answer: Any) -> None:
-        if not future.done():
-            future.set_result(answer[0] if answer else None)
-
-    return done

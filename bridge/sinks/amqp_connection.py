@@ -2,6 +2,9 @@
 
 It wraps one cause in up to four exceptions and reports each of them; an operator
 gets one line that says what to look at.
+
+Of several hosts each is tried once, from the one after that which failed last: a whole
+round without success is one failure, and whoever keeps us waits only then.
 """
 
 from __future__ import annotations
@@ -9,7 +12,7 @@ from __future__ import annotations
 import logging
 import socket
 import ssl
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Any
 
 import pika
@@ -17,11 +20,11 @@ from pika import exceptions
 from pika.adapters.asyncio_connection import AsyncioConnection
 from pika.adapters.utils import connection_workflow
 
-from bridge.errors import ConfigError
-from bridge.private import check_private
-from bridge.sinks.options import AmqpOptions, Declaration
+from bridge.errors import ConfigError, SinkUnavailable
+from bridge.sinks.amqp_options import Address, AmqpOptions, Declaration
+from bridge.sinks.amqp_tls import client_context, explain_alert, explain_tls
 
-__all__ = ["Connection", "declarations", "explain", "parameters"]
+__all__ = ["Connection", "Hosts", "declarations", "explain", "parameters"]
 
 # It reports one failed attempt five times over, as errors; an outage is told once, by whoever keeps us.
 logging.getLogger("pika").setLevel(logging.CRITICAL)
@@ -47,24 +50,66 @@ class Connection(AsyncioConnection):  # type: ignore[misc]  # pika has no types 
         self._terminate_stream(error)
 
 
-def parameters(name: str, options: AmqpOptions, gateway: str) -> pika.URLParameters:
-    """Turn our options into pika's. Raises ConfigError for a certificate that cannot be read."""
-    parameters = pika.URLParameters(options.url.get_secret_value())
-    parameters.heartbeat = int(options.heartbeat)
-    parameters.connection_attempts = 1
-    parameters.socket_timeout = parameters.stack_timeout = options.open_timeout
-    parameters.blocked_connection_timeout = None  # how long a broker may block us is its operator's affair
-    parameters.client_properties = {"connection_name": f"{gateway} {name}"}
-    if options.tls is not None:
+class Hosts:
+    """Whose turn it is. Made once for a sink or a source, so that it outlives their connections."""
+
+    def __init__(self, options: AmqpOptions) -> None:
+        self._addresses = options.addresses
+        self._next = 0
+
+    async def open(self, connect: Callable[[Address], Awaitable[None]]) -> None:
+        """Afterwards `connect` has succeeded with one of them.
+
+        It raises SinkUnavailable for a host that is not there; when all have failed this raises it too, with
+        what was said of each.
+        """
+        reasons: list[str] = []
+        while True:
+            address = self._addresses[self._next]
+            # Before the attempt: after a link that was lost the next one begins with another host as well.
+            self._next = (self._next + 1) % len(self._addresses)
+            try:
+                return await connect(address)
+            except SinkUnavailable as error:
+                where = f"{address.host}:{address.port}: " if len(self._addresses) > 1 else ""
+                reasons.append(f"{where}{error}")
+            if len(reasons) == len(self._addresses):
+                raise SinkUnavailable("; ".join(reasons))
+
+
+def parameters(
+    name: str, options: AmqpOptions, gateway: str, address: Address | None = None
+) -> pika.ConnectionParameters:
+    """Turn our options into pika's, for one of the hosts: `name` and `gateway` are what the broker shows.
+
+    Raises ConfigError for a file of TLS that cannot be used.
+    """
+    address = address or options.addresses[0]
+    tls = None
+    if address.tls:
         try:
-            context = ssl.create_default_context(cafile=options.tls.ca)
-            if options.tls.certificate is not None:
-                check_private(options.tls.key or options.tls.certificate)
-                context.load_cert_chain(options.tls.certificate, options.tls.key)
-        except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
-            raise ConfigError(f"sinks.{name}.amqp.tls: {error}") from error
-        parameters.ssl_options = pika.SSLOptions(context, parameters.host)
-    return parameters
+            context = client_context(options.tls)
+        except ConfigError as error:
+            raise ConfigError(f"sinks.{name}.amqp.tls: {error}") from None
+        named = options.tls.server_name if options.tls is not None else None
+        tls = pika.SSLOptions(context, named or address.host)
+    if options.sasl == "external":
+        credentials: Any = pika.credentials.ExternalCredentials()
+    else:
+        credentials = pika.PlainCredentials(address.user, address.password)
+    return pika.ConnectionParameters(
+        host=address.host,
+        port=address.port,
+        virtual_host=address.virtual_host,
+        credentials=credentials,
+        ssl_options=tls,
+        heartbeat=int(options.heartbeat),
+        connection_attempts=1,
+        socket_timeout=options.open_timeout,
+        stack_timeout=options.open_timeout,
+        blocked_connection_timeout=None,  # how long a broker may block us is its operator's affair
+        client_properties={"connection_name": f"{gateway} {name}"},
+    )
 
 
 def declarations(
@@ -106,16 +151,21 @@ def explain(error: BaseException) -> str:
             return "the broker refuses the user name or the password"
         case exceptions.ProbableAccessDeniedError():
             return "the broker refuses access to the virtual host"
+        case exceptions.AuthenticationError():
+            offered = (
+                "; for EXTERNAL it needs rabbitmq_auth_mechanism_ssl" if "EXTERNAL" in str(error) else ""
+            )
+            return f"the broker does not offer SASL {error.args[0]}{offered}"
         case exceptions.ConnectionClosed() | exceptions.ChannelClosed():
             return f"closed by the broker: {error.reply_code} {error.reply_text}"
         case exceptions.AMQPHeartbeatTimeout():
             return "the broker's heartbeats stopped"
         case exceptions.StreamLostError() | exceptions.IncompatibleProtocolError():
-            return "the connection broke"
+            return explain_alert(str(error)) or "the connection broke"
         case socket.gaierror():
             return f"the host name is not known: {error.strerror}"
         case ssl.SSLError():
-            return f"TLS: {error}"
+            return explain_tls(error)
         case TimeoutError() | connection_workflow.AMQPConnectorStackTimeout():
             return "no answer"
         case OSError():

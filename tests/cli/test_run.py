@@ -165,6 +165,20 @@ def test_given_a_certificate_that_is_missing_when_validated_then_it_is_told_befo
     assert f"mqtts://127.0.0.1:0: {tmp_path}/server.pem cannot be read" in told.stderr
 
 
+def test_given_a_file_of_a_sink_that_is_missing_when_validated_then_it_is_sought_beside_the_configuration(
+    tmp_path,
+):
+    path = tmp_path / "plant.yaml"
+    path.write_text(
+        "version: 1\n"
+        "sinks: {far: {amqp: {url: 'amqps://h', tls: {ca: cloud.pem}}}}\n"
+        "routes: {all: {from: '#', to: far}}\n"
+    )
+    told = edgespool("validate", str(path))
+    assert (told.returncode, told.stdout) == (78, "")
+    assert f"sinks.far.amqp.tls: {tmp_path}/cloud.pem cannot be read" in told.stderr
+
+
 def test_given_no_websockets_when_a_listener_needs_it_then_the_install_line_is_told(tmp_path):
     path = tmp_path / "plant.yaml"
     path.write_text(

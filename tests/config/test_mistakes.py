@@ -64,7 +64,7 @@ MISTAKES = [
     ("version: 1\nsinks: {a: ‸{}}", "needs exactly one of amqp, zeromq, memory"),
     ("version: 1\nsinks: {a: ‸{memory: {}, zeromq: {connect: tcp://1:1}}}", "needs exactly one of"),
     ("version: 1\nsinks: {a: {amqp: {url: amqp://h, ‸exchnge: x}}}", "did you mean 'exchange'?"),
-    ("version: 1\nsinks: {a: {‸amqp: {}}}", "'url' is missing"),
+    ("version: 1\nsinks: {a: {amqp: ‸{}}}", "'url' is missing"),
     ("version: 1\nsinks: {a: {zeromq: {connect: ‸10.0.0.5}}}", "must be tcp://host:port"),
     ("version: 1\nsinks: {a: {zeromq: ‸{bind: 'tcp://*:5556'}}}", "write curve: {secret_key: FILE, clients"),
     ("version: 1\nsinks: {a: {zeromq: {connect: ipc://x, curve: {secret_key: ‸k}}}}", "is relative"),

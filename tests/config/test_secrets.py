@@ -46,23 +46,24 @@ def test_a_secret_that_everyone_can_read_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("url", "mode", "warned"),
+    ("where", "mode", "warned"),
     [
-        ("amqp://u:hunter2@h/", 0o644, True),
-        ("amqp://u:hunter2@h/", 0o640, False),
-        ("amqp://u@h/", 0o644, False),
-        ("${env:URL}", 0o644, False),
-        ("amqp://u:${env:A}@h/", 0o644, False),
+        ("url: 'amqp://u:hunter2@h/'", 0o644, True),
+        ("url: 'amqp://u:hunter2@h/'", 0o640, False),
+        ("url: 'amqp://u@h/'", 0o644, False),
+        ("url: '${env:URL}'", 0o644, False),
+        ("url: 'amqp://u:${env:A}@h/'", 0o644, False),
+        ("urls: ['amqp://u@h/', 'amqp://u:hunter2@h/']", 0o644, True),
+        ("urls: ['amqp://u@h/', '${env:URL}']", 0o644, False),
     ],
 )
-def test_a_password_in_a_file_that_everyone_can_read_is_warned_of(tmp_path, monkeypatch, url, mode, warned):
+def test_a_password_in_a_file_that_everyone_can_read_is_warned_of(tmp_path, monkeypatch, where, mode, warned):
     monkeypatch.setenv("URL", "amqp://u:hunter2@h/")
     monkeypatch.setenv("A", "hunter2")
     file = tmp_path / "edgespool.yaml"
-    file.write_text(
-        f"version: 1\nsinks: {{s: {{amqp: {{url: '{url}'}}}}}}\nroutes: {{r: {{from: a, to: s}}}}\n"
-    )
+    file.write_text(f"version: 1\nsinks: {{s: {{amqp: {{{where}}}}}}}\nroutes: {{r: {{from: a, to: s}}}}\n")
     file.chmod(mode)
+    assert "hunter2" not in str(load(file).describe())
     found = [each for each in warnings(load(file)) if "a password stands" in each]
     assert bool(found) is warned
     assert "hunter2" not in str(found)

@@ -111,9 +111,9 @@ async def test_given_one_message_the_broker_will_not_have_then_it_alone_is_refus
     rabbitmq: RabbitMQ, opened: Opens, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The broker closes the channel over it and does not say over which.
-    from bridge.sinks import amqp
+    from bridge.sinks import amqp_link
 
-    real = amqp.publish_frames
+    real = amqp_link.publish_frames
 
     def poisoned(message: Outgoing, exchange: str, frame_max: int) -> list[bytes]:
         frames = real(message, exchange, frame_max)
@@ -121,7 +121,7 @@ async def test_given_one_message_the_broker_will_not_have_then_it_alone_is_refus
             frames[1] = frames[1].replace(b"\x0560000", b"\x05never")
         return frames
 
-    monkeypatch.setattr(amqp, "publish_frames", poisoned)
+    monkeypatch.setattr(amqp_link, "publish_frames", poisoned)
     queue = fresh_queue(rabbitmq, "poison")
     sink = await opened()
     expiring = msgspec.structs.replace(outgoing(queue, "poison", 13).message, properties=_sixty_seconds())
@@ -190,7 +190,7 @@ async def test_a_listener_that_says_nothing_ends_in_time(opened: Opens) -> None:
 
 async def test_a_key_that_everyone_can_read_is_refused(opened: Opens, tmp_path: Path) -> None:
     pem = tmp_path / "both.pem"
-    pem.write_text("a key would stand here")
+    pem.write_text("-----BEGIN CERTIFICATE-----\n-----BEGIN PRIVATE KEY-----\n")
     pem.chmod(0o644)
     with pytest.raises(ConfigError, match=rf"sinks\.cloud\.amqp\.tls: .*chmod 600 {pem}"):
         await opened(url="amqps://h", tls={"certificate": str(pem), "key": str(pem)})

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
 from bridge.errors import ConfigError
-from bridge.sinks import OPTIONS, Sink, create, describe
+from bridge.sinks import OPTIONS, Sink, create, describe, located
 from bridge.sinks.options import AmqpOptions, MemoryOptions, ZeromqOptions
 
-URL = "amqps://user:secret-word@broker.example:5671/plant?heartbeat=3"
+URL = "amqps://user:secret-word@broker.example:5671/plant"
+PAIR = {"certificate": "c.pem", "key": "k.pem"}
 CURVE = {"secret_key": "/k"}
 
 WRONG = [
@@ -25,6 +27,20 @@ WRONG = [
     ("amqp", {"url": URL, "window": 0}, "window"),
     ("amqp", {"url": "amqp://h", "tls": {"ca": "ca.pem"}}, "amqps"),
     ("amqp", {"url": URL, "tls": {"key": "k.pem"}}, "come together"),
+    ("amqp", {"url": f"{URL}?verify=verify_none"}, "keys here: tls, heartbeat"),
+    ("amqp", {"url": f"{URL}/x"}, "written %2F"),
+    ("amqp", {"url": URL, "urls": [URL]}, "write 'url: amqps://…' for one host or 'urls: "),
+    ("amqp", {"urls": []}, "at least 1"),
+    ("amqp", {"urls": [URL] * 17}, "at most 16"),
+    ("amqp", {"urls": [URL, "amqp://user:secret-word@h/"]}, "a way around TLS"),
+    ("amqp", {"urls": [URL, "http://user:secret-word@h/"]}, "amqp://user:password@host"),
+    ("amqp", {"urls": ["amqp://a", "amqp://b"], "tls": {"ca": "ca.pem"}}, "amqps"),
+    ("amqp", {"url": "amqps://h", "tls": PAIR | {"tls_min": "1.1"}}, "'1.2' or '1.3'"),
+    ("amqp", {"url": "amqps://h", "tls": PAIR | {"verify": False}}, "verify"),
+    ("amqp", {"url": "amqps://h", "sasl": "external"}, "shows a certificate"),
+    ("amqp", {"url": "amqps://h", "sasl": "external", "tls": {"ca": "ca.pem"}}, "shows a certificate"),
+    ("amqp", {"url": URL, "sasl": "external", "tls": PAIR}, "leave user:password@ out"),
+    ("amqp", {"url": "amqps://h", "sasl": "anonymous"}, "'plain' or 'external'"),
     ("amqp", {"url": URL, "declare": [{}]}, "one of"),
     ("amqp", {"url": URL, "declare": [{"queue": {"name": "q"}, "exchange": {"name": "e"}}]}, "one of"),
     (
@@ -81,6 +97,49 @@ def test_no_password_comes_out() -> None:
     assert describe(options) == "amqps://user:***@broker.example:5671/plant exchange=plant"
     for spelled in (repr(options), str(options), options.model_dump_json(), describe(options)):
         assert "secret-word" not in spelled
+
+
+def test_no_password_of_several_hosts_comes_out() -> None:
+    urls = [URL, "amqps://other:secret-word@b.example/plant", "amqps://[::1]:1/plant"]
+    options = AmqpOptions.model_validate({"urls": urls})
+    assert describe(options) == "amqps://user:***@broker.example:5671/plant, b.example/plant, [::1]:1/plant"
+    for spelled in (repr(options), str(options), options.model_dump_json()):
+        assert "secret-word" not in spelled
+
+
+@pytest.mark.parametrize(
+    ("url", "address"),
+    [
+        ("amqp://h", (False, "h", 5672, "guest", "guest", "/")),
+        ("amqps://h/", (True, "h", 5671, "guest", "guest", "/")),
+        ("AMQPS://u@H:1/%2F", (True, "h", 1, "u", "", "/")),
+        ("amqp://u%40x:p%2Fw@[::1]:7/a%2Fb", (False, "::1", 7, "u@x", "p/w", "a/b")),
+    ],
+)
+def test_a_url_says_where_as_whom_and_into_which_virtual_host(url: str, address: tuple[object, ...]) -> None:
+    [found] = AmqpOptions.model_validate({"url": url}).addresses
+    assert (
+        found.tls,
+        found.host,
+        found.port,
+        found.user,
+        found.password,
+        found.virtual_host,
+    ) == address
+
+
+def test_relative_files_start_where_the_configuration_lies() -> None:
+    tls = {"ca": "ca.pem", "certificate": "/etc/c.pem", "key": "keys/k.pem"}
+    options = AmqpOptions.model_validate({"url": "amqps://h", "tls": tls})
+    found = located(options, lambda path: Path("/plant") / path)
+    assert isinstance(found, AmqpOptions)
+    assert found.tls is not None
+    assert (found.tls.ca, found.tls.certificate, found.tls.key, found.tls.crl) == (
+        Path("/plant/ca.pem"),
+        Path("/etc/c.pem"),
+        Path("/plant/keys/k.pem"),
+        None,
+    )
 
 
 def test_addresses() -> None:
