@@ -30,6 +30,7 @@ from bridge.config.model import Config
 from bridge.config.rights import load_access
 from bridge.config.routes import build_routes
 from bridge.errors import BridgeError, ConfigError
+from bridge.forward.fallback import Fallback
 from bridge.forward.forwarder import Forwarder
 from bridge.forward.keeper import Keeper
 from bridge.forward.losses import Losses
@@ -41,8 +42,9 @@ from bridge.observe import notify
 from bridge.observe.status import Status
 from bridge.observe.view import View
 from bridge.policy.access import Access, fill
+from bridge.policy.route import Route
 from bridge.sinks import create, describe, located
-from bridge.store import Spool
+from bridge.store import Spool, cursor_names
 from bridge.store.files import OS_FILES, Files, Unsynced
 
 __all__ = ["Gateway", "run"]
@@ -86,11 +88,11 @@ class Gateway:
                 options = located(sink.options, config.locate)
                 self.keepers[name] = Keeper(create(sink.kind, name, options, config.gateway))
             ends = {name: (sink.kind, describe(sink.options)) for name, sink in config.sinks.items()}
-            routes = build_routes(config)
+            routes = build_routes(config, cursor_names(self.spool.uplink))
             self.forwarders = [
                 Forwarder(
                     route,
-                    self.keepers[route.sink],
+                    self._keeper_of(route),
                     self.spool.uplink,
                     self.spool.dead,
                     self.spool.committer,
@@ -181,6 +183,13 @@ class Gateway:
         """Afterwards all is saved and closed. Takes less than 5 s."""
         notify.stopping()
         await self._stack.aclose()
+
+    def _keeper_of(self, route: Route) -> Keeper | Fallback:
+        keeper = self.keepers[route.sink]
+        if route.fallback is None:
+            return keeper
+        to, after_s = route.fallback
+        return Fallback(route.name, keeper, self.keepers[to], after_s)
 
     async def _start_web(self, stack: AsyncExitStack, host: str, port: int) -> None:
         from bridge.web.app import create_app

@@ -104,8 +104,8 @@ def _banner(config: Config, listeners: list[str], notes: list[str]) -> str:
     lines += [f"  devices  {url}" for url in listeners]
     lines.append(f"  spool    {config.store.path}")
     for name, route in config.routes.items():
-        sink = config.sinks[route.to]
-        lines.append(f"  route    {name}: {', '.join(route.from_)} -> {route.to} ({describe(sink.options)})")
+        to = ", ".join(f"{sink} ({describe(config.sinks[sink].options)})" for sink in route.to)
+        lines.append(f"  route    {name}: {', '.join(route.from_)} -> {to}")
     lines.append(f"  status   {f'http://{config.web.listen}' if config.web else 'off'}")
     lines += [f"  note     {note}" for note in notes]
     return "\n".join(lines)

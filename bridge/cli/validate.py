@@ -52,7 +52,8 @@ def validate_file(path: Path) -> int:
     for name, sink in config.sinks.items():
         print(f"  sink      {name}: {describe(sink.options)}")
     for name, route in config.routes.items():
-        print(f"  route     {name}: {', '.join(route.from_)} -> {route.to}, address {route.address}")
+        to = ", ".join(route.to)
+        print(f"  route     {name}: {', '.join(route.from_)} -> {to}, address {route.address}")
     print(f"  status    {config.web.listen if config.web else 'off'}")
     for warning in warnings(config) + users_warnings(users):
         print(f"  warning   {warning}")

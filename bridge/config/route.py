@@ -16,7 +16,7 @@ from bridge.policy.route import PRIORITY, WhenFull, check_level_names
 from bridge.policy.units import Duration, Size
 from bridge.topic import TOPIC_BYTES_MAX, Pattern
 
-__all__ = ["Batch", "Route", "TopicFilters"]
+__all__ = ["Batch", "Fallback", "Route", "TopicFilters"]
 
 _BATCH: Final = BatchLimits()
 
@@ -45,6 +45,22 @@ TopicFilters = Annotated[
 ]
 
 
+def _one_or_more_sinks(value: object) -> object:
+    if not isinstance(value, str | list):
+        raise ValueError("must be the name of a sink, or a list of them")
+    return [value] if isinstance(value, str) else value
+
+
+SinkNames = Annotated[
+    list[str],
+    Field(min_length=1, max_length=16),
+    BeforeValidator(_one_or_more_sinks),
+    WithJsonSchema(
+        {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]}
+    ),
+]
+
+
 class Batch(Section):
     """When a batch is sent: whatever comes first."""
 
@@ -55,11 +71,19 @@ class Batch(Section):
     )
 
 
+class Fallback(Section):
+    """Another sink for the time in which the first is away."""
+
+    to: Annotated[str, Field(description="the name of that sink")]
+    after: Annotated[Duration, Field(ge=1, le=604_800, description="how long the first has to be away")]
+
+
 class Route(Section):
-    """Which messages go to which sink. Its name is also the name of its cursor on the disk."""
+    """Which messages go to which sinks. Its name is also the name of its cursor on the disk."""
 
     from_: Annotated[TopicFilters, Field(alias="from", description="topic filters; {name} names a level")]
-    to: Annotated[str, Field(description="the name of a sink")]
+    to: Annotated[SinkNames, Field(description="a sink, or several: then each gets everything")]
+    fallback: Fallback | None = None
     address: Annotated[str, Field(description="queue, routing key or free text, as a template")] = "{topic}"
     batch: Annotated[Batch, Field(default_factory=Batch)]
     max_age: Annotated[Duration | None, Field(description="older messages are not sent any more")] = None

@@ -7,7 +7,7 @@ before and independent of the model, so that one mistake elsewhere does not hide
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from bridge.config.listeners import check_listeners
@@ -15,6 +15,7 @@ from bridge.config.model import Config
 from bridge.config.problem import Path
 from bridge.config.words import is_loopback, split_host_port
 from bridge.policy.batch import BatchLimits
+from bridge.policy.lanes import lane_names
 from bridge.policy.route import Route, compile_address
 from bridge.policy.spelling import did_you_mean
 from bridge.policy.template import TemplateError
@@ -24,16 +25,18 @@ from bridge.topic import TOPIC_BYTES_MAX, Pattern
 __all__ = ["build_routes", "check_routes", "warnings"]
 
 
-def build_routes(config: Config) -> list[Route]:
-    """Return the routes as rules, in the order of the file.
+def build_routes(config: Config, cursors: Collection[str] = ()) -> list[Route]:
+    """Return the routes as rules, in the order of the file; one to several sinks is as many rules.
+
+    `cursors` are those that the store has, see `bridge.policy.lanes`.
 
     Raises ValueError for an address that `check_routes` would have found.
     """
     return [
         Route(
-            name,
+            lane,
             [Pattern.parse(text) for text in route.from_],
-            route.to,
+            sink,
             route.address,
             gateway=config.gateway,
             batch=BatchLimits(
@@ -42,8 +45,10 @@ def build_routes(config: Config) -> list[Route]:
             max_age_s=route.max_age,
             when_full=route.when_full,
             priority=route.priority,
+            fallback=None if route.fallback is None else (route.fallback.to, route.fallback.after),
         )
         for name, route in config.routes.items()
+        for lane, sink in zip(lane_names(name, route.to, cursors), route.to, strict=True)
     ]
 
 
@@ -63,9 +68,7 @@ def check_routes(data: Any) -> Iterator[tuple[Path, str, int]]:
         if not isinstance(route, dict):
             continue
         path: Path = ("routes", name)
-        sink = route.get("to")
-        if isinstance(sink, str) and isinstance(sinks, dict) and sink not in sinks:
-            yield (*path, "to"), _no_such_sink(sink, list(sinks)), 0
+        yield from _check_sinks(path, route, sinks if isinstance(sinks, dict) else None)
         patterns = _patterns(route.get("from"))
         address = route.get("address")
         if patterns and isinstance(address, str):
@@ -75,6 +78,31 @@ def check_routes(data: Any) -> Iterator[tuple[Path, str, int]]:
                 yield (*path, "address"), str(wrong), wrong.column
             except ValueError:
                 pass  # a bad level name, which the model reports where it stands
+
+
+def _check_sinks(
+    path: Path, route: dict[Any, Any], sinks: dict[Any, Any] | None
+) -> Iterator[tuple[Path, str, int]]:
+    """Where a route leads: to sinks that there are, to none twice."""
+    to = route.get("to")
+    named: list[tuple[Path, Any]] = [((*path, "to"), to)]
+    if isinstance(to, list):
+        named = [((*path, "to", at), sink) for at, sink in enumerate(to)]
+        for at, sink in enumerate(to):
+            if sink in to[:at]:
+                yield (*path, "to", at), f"the sink {str(sink)[:64]!r} stands here twice", 0
+    fallback = route.get("fallback")
+    if isinstance(fallback, dict) and (second := fallback.get("to")) is not None:
+        where = (*path, "fallback", "to")
+        named.append((where, second))
+        if isinstance(to, list) and len(to) > 1:
+            text = "'fallback' is for a route with one sink; with several, each gets every message anyway"
+            yield (*path, "fallback"), text, 0
+        elif second in (to if isinstance(to, list) else [to]):
+            yield where, f"the route goes to {str(second)[:64]!r} already; name another sink", 0
+    for where, sink in named:
+        if isinstance(sink, str) and sinks is not None and sink not in sinks:
+            yield where, _no_such_sink(sink, list(sinks)), 0
 
 
 def _no_such_sink(sink: str, sinks: list[str]) -> str:
@@ -101,12 +129,14 @@ def warnings(config: Config) -> list[str]:
     found = []
     if not config.routes:
         found.append("there are no routes: what devices publish reaches other devices, and no cloud")
-    used = {route.to for route in config.routes.values()}
+    used = {sink for route in config.routes.values() for sink in route.to}
+    used |= {route.fallback.to for route in config.routes.values() if route.fallback is not None}
     found += [f"sinks.{name}: no route leads there" for name in config.sinks if name not in used]
     for name, route in config.routes.items():
-        entry = config.sinks.get(route.to)
-        if entry is not None and isinstance(entry.options, MemoryOptions):
-            found.append(f"routes.{name}: loses messages, because the sink {route.to!r} is only memory")
+        for sink in [*route.to, *([route.fallback.to] if route.fallback is not None else [])]:
+            entry = config.sinks.get(sink)
+            if entry is not None and isinstance(entry.options, MemoryOptions):
+                found.append(f"routes.{name}: loses messages, because the sink {sink!r} is only memory")
     found += [
         f"sinks.{name}: a password stands in a file that everyone on this machine can read; "
         "chmod 600 it, or write ${cred:NAME} or ${file:/PATH} instead"

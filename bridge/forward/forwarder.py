@@ -28,6 +28,7 @@ import msgspec
 
 from bridge.clock import Clock
 from bridge.errors import SinkUnavailable
+from bridge.forward.fallback import Fallback
 from bridge.forward.keeper import Keeper
 from bridge.policy.batch import Batch
 from bridge.policy.route import Route
@@ -78,7 +79,7 @@ class Forwarder:
     def __init__(
         self,
         route: Route,
-        keeper: Keeper,
+        keeper: Keeper | Fallback,
         uplink: Log,
         dead: Log,
         committer: Committer,
@@ -170,7 +171,7 @@ class Forwarder:
             self._save()
 
     async def _forward(self) -> None:
-        while self._in_flight or not self._stopping:
+        while self._in_flight or not (self._stopping or self.keeper.leaving):
             self._news.clear()
             due_in_s = self._fill()
             if self._in_flight and self._in_flight[0].task.done():
@@ -188,6 +189,8 @@ class Forwarder:
         batch, limits = self._batch, self.route.batch
         now_s = time.monotonic()
         scanned = 0
+        if self.keeper.leaving:
+            return None
         while len(self._in_flight) < BATCHES_IN_FLIGHT and not self._stopping:
             if not batch.full:
                 if scanned >= _SCAN_BUDGET:
@@ -295,7 +298,7 @@ class Forwarder:
                 letter = DeadLetter(
                     id=self._id_prefix + str(entry.sequence),
                     route=self.route.name,
-                    sink=self.route.sink,
+                    sink=self.keeper.sink.name,
                     reason=refusal.reason[:_REASON_CHARS_MAX].encode("utf-8", "replace").decode(),
                     refused_at_ns=now_ns,
                 )
@@ -310,7 +313,7 @@ class Forwarder:
             await asyncio.sleep(1)  # the disk is full or failing: the message stays in the log until then
         log.warning(
             "messages refused route=%s sink=%s count=%d reason=%s",
-            self.route.name, self.route.sink, len(refusals), refusals[0].reason,
+            self.route.name, self.keeper.sink.name, len(refusals), refusals[0].reason,
         )  # fmt: skip
 
     async def _take_back(self) -> None:

@@ -39,10 +39,12 @@ _NEW = "not opened yet"
 class Keeper:
     """One sink and whether it is up; `run` is its one task.
 
+    A forwarder that finds `leaving` set sends nothing more and asks `wait_up` again.
+
     `up`: a link is open, and may be used. `state` is what to think of it: `stalled` until
     something is confirmed again. `since_ns` is the wall clock when it last became up, or
-    ceased to be; `reason` says why it is not up. `stalls` counts the links that were
-    given up because nothing was confirmed.
+    ceased to be, and `since_s` the clock that only counts; `reason` says why it is not up.
+    `stalls` counts the links that were given up because nothing was confirmed.
     """
 
     def __init__(self, sink: Sink) -> None:
@@ -50,7 +52,8 @@ class Keeper:
         self.up = False
         self.stalled = False
         self.stalls = 0
-        self.since_ns = time.time_ns()
+        self.since_ns, self.since_s = time.time_ns(), time.monotonic()
+        self.leaving = False
         self.turn = 0
         self._reason = _NEW
         self._attempt = 0
@@ -143,7 +146,7 @@ class Keeper:
     def _say_up(self) -> None:
         now_ns = time.time_ns()
         away_s = (now_ns - self.since_ns) / 1e9
-        self.since_ns, self._reason = now_ns, ""
+        self.since_ns, self.since_s, self._reason = now_ns, time.monotonic(), ""
         log.info("sink up sink=%s away_s=%.1f retries=%d", self.sink.name, away_s, self._attempt)
 
     def _gone(self, reason: str) -> None:
@@ -154,6 +157,6 @@ class Keeper:
         self.stalled = self.sink.stalled
         self.stalls += self.stalled
         if was_up:
-            self.since_ns = time.time_ns()
+            self.since_ns, self.since_s = time.time_ns(), time.monotonic()
             what = "stalled" if self.stalled else "away"
             log.warning("sink %s sink=%s reason=%s", what, self.sink.name, reason)

@@ -68,7 +68,7 @@ class SinkStatus(msgspec.Struct, frozen=True):
 class RouteStatus(msgspec.Struct, frozen=True):
     """One route and its cursor."""
 
-    sink: str
+    sink: str  # the one that has its turn, where there is a fallback
     backlog_messages: int
     backlog_bytes: int
     oldest_age_s: float  # age of the oldest message of the backlog; 0 when there is none

@@ -137,7 +137,7 @@ class View:
         taken = self._broker.inlet.taken(name)
         oldest_ns = forwarder.oldest_ns()
         return RouteStatus(
-            sink=forwarder.route.sink,
+            sink=forwarder.keeper.sink.name,
             backlog_messages=max(0, (forwarder.waiting_at_start or 0) + taken - forwarder.left),
             backlog_bytes=max(0, self._spool.uplink.durable - forwarder.cursor.position),
             oldest_age_s=round(self._clock.age_s(oldest_ns), 3) if oldest_ns else 0.0,

@@ -63,6 +63,7 @@ class Route:
         "_addresses",
         "_template",
         "batch",
+        "fallback",
         "gateway",
         "max_age_s",
         "name",
@@ -84,6 +85,7 @@ class Route:
         max_age_s: float | None = None,
         when_full: WhenFull = "refuse",
         priority: int = PRIORITY,
+        fallback: tuple[str, float] | None = None,
     ) -> None:
         """Raises TemplateError or ValueError as `compile_address` does."""
         assert patterns, "a route without a filter takes nothing"
@@ -95,6 +97,7 @@ class Route:
         self.max_age_s = max_age_s
         self.when_full: WhenFull = when_full
         self.priority = priority  # of those that drop the oldest, the lowest gives way first
+        self.fallback = fallback  # a second sink, and after how many seconds without the first
         self._template = compile_address(address, self.patterns)
         self._addresses: dict[str, str] = {}
 

@@ -60,10 +60,10 @@ position and the number they had, and the segment is unlinked too.
 from bridge.store.commit import Committer
 from bridge.store.cursor import Cursor
 from bridge.store.log import Log
-from bridge.store.reader import Reader
+from bridge.store.reader import Reader, cursor_names
 from bridge.store.record import Entry
 from bridge.store.spool import Spool
 from bridge.store.table import Table
 from bridge.store.window import Window
 
-__all__ = ["Committer", "Cursor", "Entry", "Log", "Reader", "Spool", "Table", "Window"]
+__all__ = ["Committer", "Cursor", "Entry", "Log", "Reader", "Spool", "Table", "Window", "cursor_names"]

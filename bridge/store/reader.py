@@ -19,7 +19,13 @@ from bridge.store.damaged import Damaged
 from bridge.store.log import READ_BYTES, Log
 from bridge.store.record import Entry
 
-__all__ = ["Reader"]
+__all__ = ["Reader", "cursor_names"]
+
+
+def cursor_names(log: Log) -> set[str]:
+    """The names of all cursors that lie in a log's folder, whether somebody reads by them or not."""
+    found = log.files.names(os.path.join(log.folder, "cursors"))
+    return {name.removesuffix(".cur") for name in found if name.endswith(".cur")}
 
 
 class Reader:

@@ -6,6 +6,7 @@ from bridge.config import ConfigProblems, loads
 
 SINK = "sinks: {lab: {zeromq: {connect: tcp://10.0.0.5:5556}}}\n"
 ROUTE = "version: 1\n" + SINK + "routes:\n  r:\n    from: a/{line}/#\n    to: lab\n"
+TWO = ROUTE.replace("5556}}", "5556}}, x: {memory: {}}")
 
 MISTAKES = [
     # ---- the document ----
@@ -72,6 +73,18 @@ MISTAKES = [
     (ROUTE.replace("    to: lab\n", "").replace("  r:", "  ‸r:"), "'to' is missing"),
     (ROUTE.replace("to: lab", "to: ‸lap"), "there is no sink 'lap'; there are lab; did you mean 'lab'?"),
     ("version: 1\nroutes: {r: {from: a, to: ‸lab}}", "the file has no sinks"),
+    (ROUTE.replace("to: lab", "to: [lab, ‸lap]"), "there is no sink 'lap'; there are lab; did you mean"),
+    (ROUTE.replace("to: lab", "to: [lab, ‸lab]"), "the sink 'lab' stands here twice"),
+    (ROUTE.replace("to: lab", "to: ‸[]"), "at least 1 item"),
+    (ROUTE.replace("to: lab", "to: ‸{lab: 1}"), "must be the name of a sink, or a list of them"),
+    (ROUTE + "    fallback: {to: ‸lap, after: 1m}", "there is no sink 'lap'"),
+    (ROUTE + "    fallback: {to: ‸lab, after: 1m}", "the route goes to 'lab' already; name another sink"),
+    (TWO + "    ‸fallback: {to: x}", "'after' is missing; write 'after:'"),
+    (TWO + "    fallback: {to: x, after: ‸0s}", "must be at least 1s"),
+    (
+        TWO.replace("to: lab", "to: [lab, x]") + "    fallback: ‸{to: x, after: 1m}",
+        "'fallback' is for a route with one sink",
+    ),
     (ROUTE.replace("  r:", "  ‸../r:"), "a name has 1 to 64 letters"),
     (ROUTE.replace("from: a/{line}/#", "from: ‸a/#/b"), "# must be the whole of the last level"),
     (ROUTE.replace("from: a/{line}/#", "from: [a, ‸b+]"), "+ must be the whole of its level"),

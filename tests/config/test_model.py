@@ -34,6 +34,28 @@ def test_a_route_becomes_a_rule():
     assert (route.max_age_s, route.when_full, route.priority) == (3600.0, "drop_newest", 7)
 
 
+def test_a_route_to_several_sinks_becomes_as_many_rules_and_the_first_keeps_the_name():
+    config = loads(
+        "version: 1\nsinks: {a: {memory: {}}, b: {memory: {}}}\nroutes: {r: {from: '#', to: [a, b]}}"
+    )
+    assert [(route.name, route.sink) for route in build_routes(config)] == [("r", "a"), ("r.b", "b")]
+    swapped = loads(
+        "version: 1\nsinks: {a: {memory: {}}, b: {memory: {}}}\nroutes: {r: {from: '#', to: [b, a]}}"
+    )
+    rules = build_routes(swapped, {"r", "r.b"})
+    assert [(route.name, route.sink) for route in rules] == [("r.b", "b"), ("r", "a")]
+
+
+def test_a_fallback_is_a_second_sink_and_a_time():
+    config = loads(
+        "version: 1\nsinks: {a: {memory: {}}, b: {memory: {}}}\n"
+        "routes: {r: {from: '#', to: a, fallback: {to: b, after: 10m}}}"
+    )
+    [route] = build_routes(config)
+    assert (route.sink, route.fallback) == ("a", ("b", 600.0))
+    assert not any("no route leads there" in warning for warning in warnings(config))
+
+
 def test_overrides_replace_single_values(tmp_path):
     config = load(None, {"store.path": str(tmp_path), "web": "off", "listeners": [{"mqtt": "127.0.0.1:0"}]})
     assert config.store.path == tmp_path
