@@ -6,19 +6,24 @@ templates may use, is judged in `routes`.
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Final
 
-from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
 from bridge.config.words import Section
 from bridge.policy.batch import BatchLimits
-from bridge.policy.route import PRIORITY, WhenFull, check_level_names
+from bridge.policy.dress import EnvelopeKind, check_level_names
+from bridge.policy.route import PRIORITY, WhenFull
 from bridge.policy.units import Duration, Size
+from bridge.sinks.metadata import RESERVED
 from bridge.topic import TOPIC_BYTES_MAX, Pattern
 
 __all__ = ["Batch", "Fallback", "Route", "TopicFilters"]
 
 _BATCH: Final = BatchLimits()
+HEADERS_MAX: Final = 64
+_HEADER_NAME: Final = re.compile(r"[!-~]{1,128}\Z")
 
 
 def _check_pattern(text: str) -> str:
@@ -61,6 +66,17 @@ SinkNames = Annotated[
 ]
 
 
+def _check_header_name(name: str) -> str:
+    if name in RESERVED:
+        raise ValueError(f"a header cannot be named {name!r}: that has a meaning of its own at the far end")
+    if not _HEADER_NAME.match(name):
+        raise ValueError("the name of a header has 1 to 128 letters, digits and signs, without spaces")
+    return name
+
+
+HeaderName = Annotated[str, AfterValidator(_check_header_name)]
+
+
 class Batch(Section):
     """When a batch is sent: whatever comes first."""
 
@@ -85,9 +101,29 @@ class Route(Section):
     to: Annotated[SinkNames, Field(description="a sink, or several: then each gets everything")]
     fallback: Fallback | None = None
     address: Annotated[str, Field(description="queue, routing key or free text, as a template")] = "{topic}"
+    headers: Annotated[
+        dict[HeaderName, str],
+        Field(
+            max_length=HEADERS_MAX,
+            default_factory=dict,
+            description="what goes beside the body, as templates",
+        ),
+    ]
+    body: Annotated[str | None, Field(description="what travels instead of the payload, as a template")] = (
+        None
+    )
+    envelope: Annotated[
+        EnvelopeKind, Field(description="json: the whole message as one JSON document instead of the payload")
+    ] = "none"
     batch: Annotated[Batch, Field(default_factory=Batch)]
     max_age: Annotated[Duration | None, Field(description="older messages are not sent any more")] = None
     when_full: WhenFull = "refuse"
     priority: Annotated[
         int, Field(ge=0, le=9, description="of routes that drop the oldest, the lowest gives way first")
     ] = PRIORITY
+
+    @model_validator(mode="after")
+    def _one_body(self) -> Route:
+        if self.body is not None and self.envelope != "none":
+            raise ValueError("has body and envelope, and only one of them can travel; leave one out")
+        return self

@@ -15,10 +15,12 @@ from bridge.config.model import Config
 from bridge.config.problem import Path
 from bridge.config.words import is_loopback, split_host_port
 from bridge.policy.batch import BatchLimits
+from bridge.policy.dress import fields_of
 from bridge.policy.lanes import lane_names
-from bridge.policy.route import Route, compile_address
+from bridge.policy.route import Route
 from bridge.policy.spelling import did_you_mean
-from bridge.policy.template import TemplateError
+from bridge.policy.template import Template
+from bridge.policy.tokens import ExpressionError
 from bridge.sinks.options import MemoryOptions
 from bridge.topic import TOPIC_BYTES_MAX, Pattern
 
@@ -38,6 +40,9 @@ def build_routes(config: Config, cursors: Collection[str] = ()) -> list[Route]:
             [Pattern.parse(text) for text in route.from_],
             sink,
             route.address,
+            headers=route.headers,
+            body=route.body,
+            envelope=route.envelope,
             gateway=config.gateway,
             batch=BatchLimits(
                 messages=route.batch.messages, bytes=route.batch.bytes, wait_s=route.batch.wait
@@ -70,14 +75,27 @@ def check_routes(data: Any) -> Iterator[tuple[Path, str, int]]:
         path: Path = ("routes", name)
         yield from _check_sinks(path, route, sinks if isinstance(sinks, dict) else None)
         patterns = _patterns(route.get("from"))
-        address = route.get("address")
-        if patterns and isinstance(address, str):
+        if patterns:
+            yield from _check_expressions(path, route, patterns)
+
+
+def _check_expressions(
+    path: Path, route: dict[Any, Any], patterns: list[Pattern]
+) -> Iterator[tuple[Path, str, int]]:
+    try:
+        fields = fields_of(patterns)
+    except ValueError:
+        return  # a bad level name, which the model reports where it stands
+    texts: list[tuple[Path, Any]] = [((key,), route.get(key)) for key in ("address", "body")]
+    headers = route.get("headers")
+    if isinstance(headers, dict):
+        texts += [(("headers", name), text) for name, text in headers.items() if isinstance(name, str)]
+    for key, text in texts:
+        if isinstance(text, str):
             try:
-                compile_address(address, patterns)
-            except TemplateError as wrong:
-                yield (*path, "address"), str(wrong), wrong.column
-            except ValueError:
-                pass  # a bad level name, which the model reports where it stands
+                Template.compile(text, fields)
+            except ExpressionError as wrong:
+                yield (*path, *key), str(wrong), wrong.column
 
 
 def _check_sinks(

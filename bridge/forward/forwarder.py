@@ -30,9 +30,10 @@ from bridge.clock import Clock
 from bridge.errors import SinkUnavailable
 from bridge.forward.fallback import Fallback
 from bridge.forward.keeper import Keeper
+from bridge.forward.parcel import pack_up, send_fit
 from bridge.policy.batch import Batch
 from bridge.policy.route import Route
-from bridge.sinks.base import Outgoing, Refusal
+from bridge.sinks.base import Refusal
 from bridge.store import Committer, Entry, Log, Reader, Window
 
 __all__ = ["DeadLetter", "Forwarder"]
@@ -234,13 +235,11 @@ class Forwarder:
 
     def _send(self) -> None:
         entries = self._batch.take()
-        address, prefix = self.route.address, self._id_prefix
-        batch = [
-            Outgoing(prefix + str(entry.sequence), address(entry.message), entry.message) for entry in entries
-        ]
+        fit, unfit = pack_up(self.route.dress, entries, self._id_prefix)
+        send = self.keeper.sink.send_batch
         # Tasks begin in the order of their making, so batches take their place in
         # the sink's line in the order of the log.
-        task = asyncio.create_task(self.keeper.sink.send_batch(batch))
+        task = asyncio.create_task(send_fit(send, fit, unfit) if unfit else send(fit))
         task.add_done_callback(self._sent)
         sent = _Sent(entries, self._stale, task)
         self._stale = []

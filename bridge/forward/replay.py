@@ -23,9 +23,9 @@ from bridge.errors import SinkUnavailable
 from bridge.forward.forwarder import Forwarder
 from bridge.forward.keeper import Keeper
 from bridge.forward.orders import Desk, Order, Outcome
+from bridge.forward.parcel import pack_up, send_fit
 from bridge.policy.route import Route
 from bridge.policy.spelling import did_you_mean
-from bridge.sinks.base import Outgoing
 from bridge.sinks.metadata import rfc3339
 from bridge.store import Cursor, Entry, Log
 
@@ -167,15 +167,12 @@ class _Replay:
     async def _send(self) -> None:
         """The batch reaches the sink, however long that takes; the cursor moves behind it."""
         batch = self._batch
-        address, prefix = self._route.address, self._id_prefix
         while batch:
             turn = await self._keeper.wait_up()
-            outgoing = [
-                Outgoing(prefix + str(each.sequence), address(each.message), each.message, replayed=True)
-                for each in batch
-            ]
+            fit, unfit = pack_up(self._route.dress, batch, self._id_prefix, replayed=True)
+            send = self._keeper.sink.send_batch
             try:
-                refusals = await self._keeper.sink.send_batch(outgoing)
+                refusals = await (send_fit(send, fit, unfit) if unfit else send(fit))
             except SinkUnavailable as error:
                 self._count(batch[: error.confirmed], 0)
                 del batch[: error.confirmed]

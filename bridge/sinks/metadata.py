@@ -19,7 +19,7 @@ __all__ = ["CLOCK_UNSET", "RESERVED", "Metadata", "metadata", "rfc3339"]
 
 _NONE = Properties()
 
-# Names that a header of a route must not have: our own, and those by which RabbitMQ routes.
+# Names that a header of a route must not have: our own, and those that mean something to RabbitMQ.
 RESERVED: Final = frozenset(
     {
         "topic",
@@ -37,6 +37,7 @@ RESERVED: Final = frozenset(
         "user_properties",
         "CC",
         "BCC",
+        "x-death",
     }
 )
 

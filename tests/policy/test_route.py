@@ -1,9 +1,9 @@
 import pytest
 
 from bridge.message import Message, Properties
-from bridge.policy import route as route_module
 from bridge.policy.route import Route
 from bridge.policy.template import TemplateError
+from bridge.policy.tokens import ExpressionError
 from bridge.topic import Pattern
 
 S = 1_000_000_000
@@ -42,14 +42,6 @@ def test_an_address_that_depends_on_the_message_is_not_remembered():
     assert [by_qos.address(message(qos=qos)) for qos in (0, 1, 2)] == ["q0", "q1", "q2"]
 
 
-def test_given_topics_without_end_then_memory_has_one(monkeypatch):
-    monkeypatch.setattr(route_module, "ADDRESSES_MAX", 10)
-    many = route(address="x.{topic}")
-    for number in range(1000):
-        assert many.address(message(f"t/{number}")) == f"x.t/{number}"
-        assert len(many._addresses) <= 10
-
-
 def test_a_name_that_only_some_filters_have_is_refused():
     with pytest.raises(TemplateError, match="unknown field 'machine'"):
         route("a/{line}", "b/{line}/{machine}", address="{machine}")
@@ -58,6 +50,20 @@ def test_a_name_that_only_some_filters_have_is_refused():
 def test_a_level_cannot_be_named_like_a_field():
     with pytest.raises(ValueError, match="a level cannot be named 'topic'"):
         route("a/{topic}")
+
+
+def test_a_level_cannot_be_named_like_a_word_of_the_language():
+    for name in ("and", "not", "in", "true", "payload", "property"):
+        with pytest.raises(ValueError, match=f"a level cannot be named '{name}'"):
+            route(f"a/{{{name}}}")
+
+
+def test_a_condition_may_use_the_levels_that_every_filter_has():
+    both = route("a/{line}", "b/{line}/{machine}", where='line == "x"')
+    assert both.where.holds(both.dress.subject(message("a/x")))
+    assert not both.where.holds(both.dress.subject(message("b/y/1")))
+    with pytest.raises(ExpressionError, match="unknown field 'machine'"):
+        route("a/{line}", "b/{line}/{machine}", where='machine == "x"')
 
 
 def test_a_level_deeper_than_every_filter_is_refused():
