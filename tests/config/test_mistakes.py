@@ -108,7 +108,7 @@ MISTAKES = [
     (ROUTE + "    envelope: ‸jsn", "must be 'none' or 'json'; did you mean 'json'?"),
     (ROUTE.replace("from: a/{line}/#", "from: ‸a/{payload}"), "a level cannot be named 'payload'"),
     (ROUTE.replace("from: a/{line}/#", "from: ‸a/{not}"), "a word of the language"),
-    (ROUTE.replace("    from", "    ‸from") + "    envelope: json\n    body: x", "only one of them can travel"),
+    (ROUTE.replace("    from", "    ‸from") + "    envelope: json\n    body: x", "only one of them can"),
     (ROUTE + "    batch: {wait: ‸200}", "routes.r.batch.wait: '200' has no unit; write '200ms' or '200s'"),
     (ROUTE + "    batch: {wait: ‸5min}", "write '5m'"),
     (ROUTE + "    batch: {messages: ‸0}", "must be at least 1"),
