@@ -10,8 +10,8 @@
     ├── downlink/                   messages on their way to sleeping devices
     ├── dead/                       messages the cloud refused for good, each with its reason
     ├── reserve                     room for the house's own words on a disk that is full
-    ├── tables/                     sessions.tab, retained.tab, marks.tab
-    ├── replays/                    orders to send history again, see bridge.forward.orders
+    ├── tables/                     sessions.tab, retained.tab, marks.tab, settled.tab
+    ├── replays/, letters/          orders to the running gateway, see bridge.forward.orders
     └── damaged/                    copies of what was cut off or skipped
 
 All integers are little-endian.
@@ -62,8 +62,20 @@ from bridge.store.cursor import Cursor
 from bridge.store.log import Log
 from bridge.store.reader import Reader, cursor_names
 from bridge.store.record import Entry
+from bridge.store.settled import Settled
 from bridge.store.spool import Spool
 from bridge.store.table import Table
 from bridge.store.window import Window
 
-__all__ = ["Committer", "Cursor", "Entry", "Log", "Reader", "Spool", "Table", "Window", "cursor_names"]
+__all__ = [
+    "Committer",
+    "Cursor",
+    "Entry",
+    "Log",
+    "Reader",
+    "Settled",
+    "Spool",
+    "Table",
+    "Window",
+    "cursor_names",
+]

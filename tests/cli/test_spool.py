@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from bridge.cli import app
 from bridge.cli.when import parse_moment
-from bridge.forward.forwarder import DeadLetter
+from bridge.forward.letters import DeadLetter
 from bridge.message import Message, Properties
 from bridge.store import Reader, Spool
 from tests.cli.gateway import edgespool
