@@ -4,7 +4,7 @@ A gateway may be writing there meanwhile. Three things can then be other than a 
 at rest would have them, and none of them is damage:
 
     a segment has gone       everyone was through with it, or what was still wanted of it
-                             lies aside now, and is read there
+                             lies aside now, and is read there; its file may be another's by now
     a segment is new         it began after the look did; the look ends before it
     bytes are half there     the write is under way: they are looked at once more
 
@@ -35,6 +35,7 @@ from bridge.store.look_file import AGAIN_S, LOOKING, TRIES, Flaw, SegmentLook, m
 from bridge.store.record import Entry, RawRecord
 from bridge.store.segment import HEADER_BYTES, Damage, Header, file_name, half_damaged, read_header
 from bridge.store.settled import is_settled
+from bridge.store.spares import spare_places
 from bridge.store.survey import peek
 from bridge.store.table import take_in
 
@@ -69,6 +70,7 @@ class LogLook:
         self.folder = folder
         self.name = os.path.basename(folder)
         self.segments: list[SegmentLook] = []
+        self.spares: list[tuple[str, int]] = []  # files kept to be written again, and their sizes
         self.cursors: dict[str, int | None] = {}  # None: it cannot be read
         self.flaws: list[Flaw] = []  # of whole files; those of records come from `walk`
         self._files = files
@@ -118,6 +120,12 @@ class LogLook:
 
     def _see_segments(self) -> None:
         for name in self._files.names(self.folder):
+            if spare_places(name):
+                with contextlib.suppress(FileNotFoundError):
+                    path = os.path.join(self.folder, name)
+                    data, size = peek(self._files, path, HEADER_BYTES)
+                    read_header(data, path)
+                    self.spares.append((path, size))
             if not (name.endswith(".seg") and name[:-4].isdecimal() and len(name) == _NAME_LENGTH):
                 continue
             path = os.path.join(self.folder, name)

@@ -67,8 +67,13 @@ class Spool:
         self.settled = Settled(settled, self.dead.epoch)
         self._parts: list[Log | Table] = [self.uplink, self.downlink, self.dead, *tabs]
         reserve = Reserve(files, os.path.join(path, "reserve"), min(RESERVE_BYTES, max_bytes // 16))
-        reserve.spare = self.uplink.history.give_up_oldest
+        reserve.spare = self._free_some
         self.committer = Committer(self._parts, reserve)
+
+    def _free_some(self) -> bool:
+        """Give up something that nobody needs, for its room; return whether there was any."""
+        logs = (self.uplink, self.downlink, self.dead)
+        return any(log.give_up_spare() for log in logs) or self.uplink.history.give_up_oldest()
 
     @classmethod
     def open(cls, path: str, max_bytes: int, files: Files = OS_FILES, keep_s: float = 0.0) -> Spool:
