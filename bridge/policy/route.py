@@ -19,6 +19,7 @@ from bridge.topic import Pattern
 __all__ = ["PRIORITY", "Route", "WhenFull"]
 
 WhenFull = Literal["refuse", "drop_oldest", "drop_newest"]
+TOPICS_MAX: Final = 10_000  # whose answer is remembered
 PRIORITY: Final = 5  # of a route that says nothing; 0 to 9
 
 
@@ -26,6 +27,7 @@ class Route:
     """One route. Pure, and never changed after it was made."""
 
     __slots__ = (
+        "_wanted",
         "batch",
         "dress",
         "fallback",
@@ -68,12 +70,18 @@ class Route:
         self.when_full: WhenFull = when_full
         self.priority = priority  # of those that drop the oldest, the lowest gives way first
         self.fallback = fallback  # a second sink, and after how many seconds without the first
+        self._wanted: dict[str, bool] = {}
         self.dress = Dress(self.patterns, address, headers, body, envelope, gateway)
         self.where = None if where is None else Condition.compile(where, fields_of(self.patterns))
 
     def wants(self, topic: str) -> bool:
-        """Whether messages with this topic go here. Depends on nothing else, so callers may cache it."""
-        return any(pattern.matches(topic) for pattern in self.patterns)
+        """Whether messages with this topic go here. Depends on nothing else: decided once a topic."""
+        if (known := self._wanted.get(topic)) is not None:
+            return known
+        if len(self._wanted) >= TOPICS_MAX:
+            self._wanted.clear()  # simpler than picking one, and as good when all are equally likely
+        wanted = self._wanted[topic] = any(pattern.matches(topic) for pattern in self.patterns)
+        return wanted
 
     def address(self, message: Message) -> str:
         """Where at the sink this message goes; the message must be one that the route wants."""

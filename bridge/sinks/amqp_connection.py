@@ -13,7 +13,7 @@ import logging
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, Final
 
 import pika
 from pika import exceptions
@@ -29,12 +29,37 @@ __all__ = ["Connection", "Hosts", "declarations", "explain", "parameters"]
 # It reports one failed attempt five times over, as errors; an outage is told once, by whoever keeps us.
 logging.getLogger("pika").setLevel(logging.CRITICAL)
 
+LARGE_BYTES: Final = 64 << 10
+
 
 class Connection(AsyncioConnection):  # type: ignore[misc]  # pika has no types for us
-    """Pika's connection with the three things that it keeps for its adapters."""
+    """Pika's connection with the things that it keeps for its adapters."""
 
-    def write(self, data: bytes) -> None:
-        self._adapter_emit_data(data)
+    def write_all(self, pieces: list[bytes]) -> None:
+        """Hand frames over; what the kernel takes at once never waits for a turn of the loop."""
+        # Joined, because each write costs the broker and us a system call; but a large
+        # body in its frames, because a half-sent piece is copied again with each send.
+        if len(pieces) > 1 and max(map(len, pieces)) < LARGE_BYTES:
+            pieces = [b"".join(pieces)]
+        for piece in pieces:
+            if rest := self._send_now(piece):
+                self._adapter_emit_data(rest)
+
+    def _send_now(self, data: bytes) -> bytes:
+        """Return what the kernel did not take; with TLS, or behind something that waits, that is all of it.
+
+        Pika itself watches the socket, waits for the next turn of the loop, sends, and stops watching: that
+        costs more than the sending.
+        """
+        transport = self._transport
+        sock = getattr(transport, "_sock", None)
+        if type(sock) is not socket.socket or transport.get_write_buffer_size():
+            return data
+        try:
+            sent = sock.send(data)
+        except OSError:
+            return data  # full, or broken: pika will find out by itself
+        return data[sent:] if sent < len(data) else b""
 
     @property
     def buffered_bytes(self) -> int:

@@ -1,17 +1,19 @@
 """One connection to a RabbitMQ, from its first byte to its last: what is published and what is confirmed.
 
-    _line ──publish──▶ unconfirmed[tag] ──basic.ack──▶ settled
-                            │
-                            ├─ basic.return, then ack ─▶ refused: no queue wants it
-                            └─ basic.nack ─▶ the link is given up, and nothing is promised
+    _line ──publish──▶ ledger ──basic.ack──▶ settled
+                         │
+                         ├─ basic.return, then ack ─▶ refused, if all that was declared is there
+                         └─ basic.nack ─▶ the link is given up, and nothing is promised
 
 A return precedes the ack of its tag. What is learnt from a link that failed is kept for
-the next one: `amqp_memory`.
+the next one: `amqp_memory`. Nothing is done for each message but to make its bytes: they
+are written in pieces of 64 KiB, and confirmed by the stretch.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Final
@@ -21,6 +23,8 @@ from pika.spec import Basic
 
 from bridge.errors import SinkUnavailable
 from bridge.sinks.amqp_connection import Connection, declarations, explain, parameters
+from bridge.sinks.amqp_inventory import Inventory
+from bridge.sinks.amqp_ledger import Ledger
 from bridge.sinks.amqp_memory import Memory
 from bridge.sinks.amqp_options import Address, AmqpOptions
 from bridge.sinks.amqp_wire import Unsendable, publish_frames
@@ -31,8 +35,11 @@ __all__ = ["Link"]
 
 # What lies in our own buffer is neither with the broker nor needed: the kernel's buffer keeps the line full.
 BUFFER_BYTES_MAX: Final = 1 << 20
-# Frames are handed over in pieces of this size: one system call each.
+# Messages are handed over in pieces of about this size: one system call each.
 WRITE_BYTES: Final = 64 << 10
+# A queue that is deleted is noticed by the first message after that; what is merely meant for no queue is
+# refused at once for as long.
+INVENTORY_EVERY_S: Final = 1.0
 CLOSE_S: Final = 1.0
 # A broker that is alive has spoken three times by then.
 SILENT_HEARTBEATS: Final = 1.5
@@ -78,11 +85,11 @@ class Link:
         self._closed = asyncio.Event()
         self._is_open = False
         self._line: deque[_Call] = deque()
-        self._unconfirmed: dict[int, tuple[_Call, int]] = {}
-        self._next_tag = 1
-        self._oldest_tag = 1
-        self._nacked: dict[int, tuple[_Call, int]] = {}
+        self._ledger: Ledger[_Call] = Ledger(self._confirmed)
         self._returned: dict[str, str] = {}
+        self._suspended: list[tuple[_Call, int, str]] = []  # confirmed and returned, while we ask
+        self._inventory = Inventory(options.declare, self._all_there, self._is_gone)
+        self._all_there_at = -math.inf
         self._progress_at = 0.0  # when the oldest unconfirmed message became the oldest
         self._movement = Movement()
         self._timer: asyncio.TimerHandle | None = None
@@ -158,98 +165,80 @@ class Link:
         in it is unconfirmed, so a confirm is bound to come, and each one pumps.
         """
         connection = self._connection
-        if self.blocked or self._nacked or connection is None or self.lost.done():
+        if self.blocked or self._ledger.refused or connection is None or self.lost.done():
             return
         window = 1 if self._memory.careful else self._options.window
         frame_max = connection.params.frame_max or 131_072
+        line, ledger = self._line, self._ledger
+        while line and (room := window - ledger.unanswered) > 0:
+            call = line[0]
+            pieces, count = self._frames(call, min(room, len(call.batch) - call.next), frame_max)
+            if count:
+                if not ledger.unanswered:
+                    self._progress_at = self._loop.time()
+                    self._watch()
+                ledger.publish(call, call.next, count)
+                call.next += count
+                call.unconfirmed += count
+                # Only now: pika may find the line broken, and then asks what was under way.
+                connection.write_all(pieces)
+            if call.next == len(call.batch):
+                line.popleft()
+                call.finish()
+            if connection.buffered_bytes > BUFFER_BYTES_MAX:
+                break
+
+    def _frames(self, call: _Call, most: int, frame_max: int) -> tuple[list[bytes], int]:
+        """The bytes of a call's next messages, and how many those are: up to one that does not travel."""
+        poison, exchange, batch = self._memory.poison, self._options.exchange, call.batch
         pieces: list[bytes] = []
         piece_bytes = 0
-        while self._line and len(self._unconfirmed) < window:
-            call = self._line[0]
-            index = call.next
-            call.next += 1
-            frames = self._frames(call, index, frame_max)
-            if frames is not None:
-                pieces += frames
-                piece_bytes += sum(map(len, frames))
-            if call.next == len(call.batch):
-                self._line.popleft()
-                call.finish()
+        for index in range(call.next, call.next + most):
+            outgoing = batch[index]
+            try:
+                if poison and outgoing.id in poison:
+                    raise Unsendable(poison[outgoing.id])
+                frames = publish_frames(outgoing, exchange, frame_max)
+            except Unsendable as error:
+                count = index - call.next
+                if not count:
+                    call.refusals[index] = str(error)
+                    call.next += 1
+                return pieces, count
+            pieces += frames
+            piece_bytes += len(frames[0]) if len(frames) == 1 else sum(map(len, frames))
             if piece_bytes >= WRITE_BYTES:
-                self._write(connection, pieces)
-                pieces, piece_bytes = [], 0
-                if connection.buffered_bytes > BUFFER_BYTES_MAX:
-                    break
-        if pieces:
-            self._write(connection, pieces)
-
-    def _frames(self, call: _Call, index: int, frame_max: int) -> list[bytes] | None:
-        """Give the message its tag and return its frames; None when it does not travel."""
-        outgoing = call.batch[index]
-        memory = self._memory
-        try:
-            if memory.poison and outgoing.id in memory.poison:
-                raise Unsendable(memory.poison[outgoing.id])
-            frames = publish_frames(outgoing, self._options.exchange, frame_max)
-        except Unsendable as error:
-            call.refusals[index] = str(error)
-            return None
-        if not self._unconfirmed:
-            self._progress_at = self._loop.time()
-            self._watch()
-        self._unconfirmed[self._next_tag] = (call, index)
-        self._next_tag += 1
-        call.unconfirmed += 1
-        return frames
-
-    def _write(self, connection: Connection, pieces: list[bytes]) -> None:
-        # Joined, because each write costs the broker and us a system call; but a large
-        # body in its frames, because a half-sent piece is copied again with each send.
-        if len(pieces) > 3 and max(map(len, pieces)) < WRITE_BYTES:
-            connection.write(b"".join(pieces))
-        else:
-            for piece in pieces:
-                connection.write(piece)
+                return pieces, index + 1 - call.next
+        return pieces, most
 
     # ---- what the broker says ------------------------------------------------------
 
     def _on_confirm(self, frame: Any) -> None:
         method = frame.method
-        answer = self._nack if isinstance(method, Basic.Nack) else self._settle
-        tag: int = method.delivery_tag
-        if method.multiple:
-            for each in range(self._oldest_tag, tag + 1):
-                answer(each)
-        else:
-            answer(tag)
-        oldest = self._oldest_tag
-        while oldest < self._next_tag and oldest not in self._unconfirmed:
-            oldest += 1
-        if oldest != self._oldest_tag:
-            self._oldest_tag = oldest
+        owned = not isinstance(method, Basic.Nack)
+        if self._ledger.answer(method.delivery_tag, multiple=method.multiple, owned=owned):
             self._progress_at = self._loop.time()
         # A nack comes at once, the confirms of what was taken before it only after the
         # broker's disk. Whoever gives up on the first nack never learns what was taken.
-        if self._nacked and not self._unconfirmed:
+        if self._ledger.refused and not self._ledger.unanswered:
             self._fail("the broker does not take messages now (basic.nack): a queue is full or in trouble")
         self._pump()
 
-    def _nack(self, tag: int) -> None:
-        published = self._unconfirmed.pop(tag, None)
-        if published is not None:
-            self._nacked[tag] = published
-
-    def _settle(self, tag: int) -> None:
-        published = self._unconfirmed.pop(tag, None)
-        if published is None:
-            return
-        call, index = published
-        message_id = call.batch[index].id
-        call.unconfirmed -= 1
-        if self._memory.careful:
-            self._memory.careful -= 1
-        if self._returned and message_id in self._returned:
-            call.refusals[index] = self._returned.pop(message_id)
+    def _confirmed(self, call: _Call, index: int, count: int) -> None:
+        """The broker has these; what it has returned before, it has thrown away."""
+        memory, returned = self._memory, self._returned
+        if memory.careful:
+            memory.careful = max(0, memory.careful - count)
+        if returned:
+            for each in range(index, index + count):
+                if (reason := returned.pop(call.batch[each].id, None)) is None:
+                    continue
+                if self._inventory.asking:
+                    self._suspended.append((call, each, reason))
+                    count -= 1
+                else:
+                    call.refusals[each] = reason
+        call.unconfirmed -= count
         call.finish()
 
     def _on_return(self, _channel: Any, method: Any, properties: Any, _body: bytes) -> None:
@@ -258,6 +247,22 @@ class Link:
             f"no queue takes it: {exchange}, routing key {method.routing_key!r}"
             f" ({method.reply_code} {method.reply_text})"
         )
+        if self._inventory.empty or self._inventory.asking:
+            return
+        if self._loop.time() - self._all_there_at >= INVENTORY_EVERY_S:
+            self._inventory.ask(self._connection)
+
+    def _all_there(self) -> None:
+        """Nothing is missing: what came back meanwhile is refused."""
+        self._all_there_at = self._loop.time()
+        suspended, self._suspended = self._suspended, []
+        for call, index, reason in suspended:
+            call.refusals[index] = reason
+            call.unconfirmed -= 1
+            call.finish()
+
+    def _is_gone(self, reason: str) -> None:
+        self._fail(f"what was declared is gone, and will be declared again: {reason}")
 
     def _on_blocked(self, _connection: Any, frame: Any) -> None:
         self.blocked = f"the broker has blocked publishers: {frame.method.reason}"
@@ -279,14 +284,14 @@ class Link:
     def _suspect(self, error: Exception) -> None:
         """If one message may be to blame for the end, see to it that it is found."""
         code = getattr(error, "reply_code", 0)
-        if self.lost.done() or code not in _PERHAPS_ONE_MESSAGE or not self._unconfirmed:
+        if self.lost.done() or code not in _PERHAPS_ONE_MESSAGE or not self._ledger.unanswered:
             return
-        if len(self._unconfirmed) == 1:
-            call, index = next(iter(self._unconfirmed.values()))
+        if (alone := self._ledger.only_one()) is not None:
+            call, index = alone
             self._memory.blame(call.batch[index].id, explain(error))
             self._memory.careful = 0
         else:
-            self._memory.careful = len(self._unconfirmed)
+            self._memory.careful = self._ledger.unanswered
 
     # ---- the end -------------------------------------------------------------------
 
@@ -300,20 +305,19 @@ class Link:
             if timer is not None:
                 timer.cancel()
         self._timer = self._pulse = None
-        published = (*self._unconfirmed.values(), *self._nacked.values())
-        calls = {id(call): call for call in (*self._line, *(call for call, _ in published))}
-        for call in calls.values():
+        open_calls = (*self._line, *self._ledger.calls(), *(call for call, _, _ in self._suspended))
+        for call in {id(call): call for call in open_calls}.values():
             if not call.done.done():
-                call.done.set_exception(SinkUnavailable(reason, self._confirmed(call)))
+                call.done.set_exception(SinkUnavailable(reason, self._owned(call)))
         self._line.clear()
-        self._unconfirmed.clear()
-        self._nacked.clear()
+        self._ledger.clear()
+        self._suspended.clear()
 
-    def _confirmed(self, call: _Call) -> int:
+    def _owned(self, call: _Call) -> int:
         """How many messages at the beginning of the batch the broker owns."""
-        published = (*self._unconfirmed.values(), *self._nacked.values())
-        still_open = (index for other, index in published if other is call)
-        return min((*still_open, *call.refusals), default=call.next)
+        suspended = (index for other, index, _ in self._suspended if other is call)
+        still_open = self._ledger.first_open(call)
+        return min((*suspended, *call.refusals, call.next if still_open is None else still_open))
 
     def _listen(self) -> None:
         """Notice a line on which nothing comes any more.
@@ -341,7 +345,7 @@ class Link:
 
     def _look(self) -> None:
         self._timer = None
-        if not self._unconfirmed or self.lost.done():
+        if not (self._ledger.unanswered or self._suspended) or self.lost.done():
             return
         assert self._connection is not None
         if self._movement.look(self._connection.descriptors) or self.blocked:

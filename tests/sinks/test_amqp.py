@@ -70,6 +70,37 @@ async def test_what_is_declared_is_there(rabbitmq: RabbitMQ, opened: Opens) -> N
     assert properties.delivery_mode == 2
 
 
+async def test_given_a_declared_queue_that_is_gone_then_nothing_is_refused_and_the_next_link_has_it(
+    rabbitmq: RabbitMQ, opened: Opens
+) -> None:
+    with channel_to(rabbitmq.url) as channel:
+        channel.queue_delete("again")
+    sink = await opened(declare=[{"queue": {"name": "again"}}])
+    batch = batch_to("again", 10)
+    assert await sink.send_batch(batch[:3]) == []
+    with channel_to(rabbitmq.url) as channel:
+        channel.queue_delete("again")
+    with pytest.raises(SinkUnavailable, match=r"declared is gone.*no queue 'again'") as raised:
+        await sink.send_batch(batch[3:])
+    assert raised.value.confirmed == 0
+    await sink.close()
+    await sink.open()
+    assert await sink.send_batch(batch[3:]) == []
+    ids = [properties.message_id for properties, _ in take_all(rabbitmq.url, "again")]
+    assert ids == [message.id for message in batch[3:]]
+
+
+async def test_given_all_that_was_declared_then_what_no_queue_takes_is_refused_and_the_link_stays(
+    rabbitmq: RabbitMQ, opened: Opens
+) -> None:
+    sink = await opened(declare=[{"queue": {"name": "there"}}])
+    batch = [outgoing("there" if n % 2 else "nowhere", "mixed", n) for n in range(500)]
+    for share in (batch[:250], batch[250:]):  # the second without asking once more
+        refusals = await sink.send_batch(share)
+        assert [share[each.index].address for each in refusals] == ["nowhere"] * 125
+    assert len(take_all(rabbitmq.url, "there")) == 250
+
+
 async def test_what_amqp_cannot_say_is_refused_and_its_neighbours_arrive(
     rabbitmq: RabbitMQ, opened: Opens
 ) -> None:

@@ -95,10 +95,43 @@ def test_whatever_the_message_pika_reads_it_back(message: Message) -> None:
     assert header.headers.get("publisher", "") == message.publisher
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    messages,
+    st.binary(min_size=1, max_size=300),
+    st.integers(CLOCK_PLAUSIBLE_NS, 2**63 - 1),
+    st.text("a/-7ü", max_size=80),
+    st.text("k.ü", max_size=60),
+)
+def test_what_is_filled_into_a_stencil_is_what_is_built_bit_by_bit(
+    message: Message, payload: bytes, received_ns: int, message_id: str, address: str
+) -> None:
+    # Empty properties say nothing, and go the long way.
+    message = msgspec.structs.replace(message, payload=payload, received_ns=received_ns, properties=None)
+    plain = Outgoing(message_id, address, message)
+    built = msgspec.structs.replace(plain, message=msgspec.structs.replace(message, properties=Properties()))
+    [filled] = publish_frames(plain, "plant", FRAME_MAX)
+    assert filled == b"".join(publish_frames(built, "plant", FRAME_MAX))
+
+
+def test_a_stencil_stays_within_what_amqp_can_say() -> None:
+    with pytest.raises(Unsendable, match="message id has 256 bytes"):
+        publish_frames(msgspec.structs.replace(BASE, id="i" * 256), "", FRAME_MAX)
+    topic = "t" * 4096
+    size = len(publish_frames(changed(topic=topic, payload=b""), "", FRAME_MAX)[1])
+    assert len(publish_frames(changed(topic=topic), "", size)) == 1
+    with pytest.raises(Unsendable, match="room for"):
+        publish_frames(changed(topic=topic), "", size - 1)
+
+
 @pytest.mark.parametrize("size", [0, 1, 91, 92, 93, 184, 185, 1000])
 def test_a_body_is_cut_at_the_size_of_a_frame(size: int) -> None:
     frames = publish_frames(changed(payload=b"p" * size), "", 300)
-    assert all(len(each) <= 300 for each in frames)
+    wire = b"".join(frames)
+    while wire:
+        consumed, _ = frame.decode_frame(wire)
+        assert 0 < consumed <= 300
+        wire = wire[consumed:]
     assert read(frames)[2] == b"p" * size
 
 
