@@ -33,9 +33,11 @@ from bridge.errors import BridgeError, ConfigError
 from bridge.forward.fallback import Fallback
 from bridge.forward.forwarder import Forwarder
 from bridge.forward.keeper import Keeper
+from bridge.forward.letters import Letters
 from bridge.forward.losses import Losses
 from bridge.forward.mover import Mover
-from bridge.forward.orders import Desk
+from bridge.forward.orders import letter_desk, replay_desk
+from bridge.forward.redelivery import Redelivery
 from bridge.forward.replay import Replays
 from bridge.forward.room import Room
 from bridge.observe import notify
@@ -89,12 +91,13 @@ class Gateway:
                 self.keepers[name] = Keeper(create(sink.kind, name, options, config.gateway))
             ends = {name: (sink.kind, describe(sink.options)) for name, sink in config.sinks.items()}
             routes = build_routes(config, cursor_names(self.spool.uplink))
+            self.letters = Letters(self.spool)
             self.forwarders = [
                 Forwarder(
                     route,
                     self._keeper_of(route),
                     self.spool.uplink,
-                    self.spool.dead,
+                    self.letters,
                     self.spool.committer,
                     config.gateway,
                     self.clock,
@@ -124,13 +127,26 @@ class Gateway:
                 clock=self.clock,
             )
             self.view = View(
-                config.gateway, store.durability, self.spool, self.broker, self.keepers, ends, self.forwarders
+                config.gateway,
+                store.durability,
+                self.spool,
+                self.broker,
+                self.keepers,
+                ends,
+                self.forwarders,
+                self.letters,
             )
             stack.push_async_callback(self.broker.stop)
             self._last("history", self._let_history_go)
-            desk = Desk(self.spool.path, self._files)
+            desk = replay_desk(self.spool.path, self._files)
             replays = Replays(desk, self.forwarders, self.keepers, self.spool.uplink, config.gateway)
             self._last("replays", replays.run)
+            self._last("letters", self.letters.run)
+            deliveries = Redelivery(
+                letter_desk(self.spool.path, self._files), self.letters, self.forwarders, self.keepers
+            )
+            self._last("letter orders", deliveries.run)
+            self._last("letters lost", Losses(self.letters.dropped, "dead letters dropped").run)
             allow_descriptors(config.broker_limits.connections_max)
             for model in config.listeners:
                 door, place = build_door(config, model), build_place(config, model)

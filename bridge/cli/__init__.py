@@ -18,6 +18,8 @@ from typing import Annotated
 
 import typer
 
+from bridge.cli.dlq import dlq
+
 __all__ = ["app", "main"]
 
 app = typer.Typer(
@@ -292,6 +294,9 @@ def spool_export(
 ) -> None:
     """Print messages that lie in the store as NDJSON: one JSON object a line."""
     _print_stored(config, state, route, everything, topic, since, until, dead, as_json=True)
+
+
+app.add_typer(dlq)
 
 
 @app.command()

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
@@ -22,6 +22,7 @@ import msgspec
 from bridge.cli.lines import for_programs, payload_for_people
 from bridge.cli.spool import Place, guarded, open_store
 from bridge.errors import StoreFailed
+from bridge.forward.letters import letter_of
 from bridge.observe.escape import printable
 from bridge.policy.route import Route
 from bridge.policy.spelling import did_you_mean
@@ -31,7 +32,7 @@ from bridge.sinks.receiver import Received
 from bridge.store import Entry
 from bridge.topic import matches
 
-__all__ = ["Wanted", "print_messages"]
+__all__ = ["Wanted", "exported_line", "print_lines", "print_messages"]
 
 _FLUSH_LINES: Final = 200
 
@@ -53,18 +54,23 @@ def print_messages(config: Path | None, state: Path | None, wanted: Wanted, as_j
     def work() -> int:
         place = open_store(config, state)
         route = _route(place, wanted)
-        line = _for_programs if as_json else _for_people
-        lines: list[str] = []
-        for id, entry in _entries(place, wanted, route):
-            lines.append(line(id, entry, route))
-            if len(lines) >= _FLUSH_LINES:
-                sys.stdout.write("".join(lines))
-                lines.clear()
-        sys.stdout.write("".join(lines))
-        sys.stdout.flush()
+        line = exported_line if as_json else _for_people
+        print_lines(line(id, entry, route) for id, entry in _entries(place, wanted, route))
         return 0
 
     return guarded(work)
+
+
+def print_lines(lines: Iterable[str]) -> None:
+    """Print lines, many at a stroke; each ends with a line feed."""
+    waiting: list[str] = []
+    for line in lines:
+        waiting.append(line)
+        if len(waiting) >= _FLUSH_LINES:
+            sys.stdout.write("".join(waiting))
+            waiting.clear()
+    sys.stdout.write("".join(waiting))
+    sys.stdout.flush()
 
 
 def _route(place: Place, wanted: Wanted) -> Route | None:
@@ -75,6 +81,8 @@ def _route(place: Place, wanted: Wanted) -> Route | None:
     if (route := place.routes.get(name)) is not None:
         return route
     there = [*place.routes, *place.look.logs["uplink"].cursors]
+    if wanted.dead:
+        return None  # also of a route that is gone
     if name not in there:
         raise StoreFailed(
             f"there is no route {name[:64]!r}; there are {', '.join(sorted(set(there))[:20])}"
@@ -96,7 +104,8 @@ def _entries(place: Place, wanted: Wanted, route: Route | None) -> Iterator[tupl
         behind: str | None = wanted.route
     else:
         behind = None
-    asks = _asker(wanted, route)
+    asks = _asker(wanted, None if wanted.dead else route)
+    settled = place.look.settled() if wanted.dead and not wanted.delivered_too else None
     since_ns, until_ns = wanted.since_ns, wanted.until_ns
     prefix = f"{place.gateway}/{place.look.logs['uplink'].epoch:08x}/"
     for found in log.walk(position, behind):
@@ -105,6 +114,10 @@ def _entries(place: Place, wanted: Wanted, route: Route | None) -> Iterator[tupl
             if since_ns is not None and received_ns < since_ns:
                 continue
             if until_ns is not None and received_ns >= until_ns:
+                continue
+            if settled is not None and settled(found):
+                continue
+            if wanted.dead and wanted.route is not None and letter_of(found).route != wanted.route:
                 continue
             if asks(found.message.topic):
                 yield prefix + str(found.sequence), found
@@ -131,7 +144,8 @@ def _for_people(id: str, entry: Entry, route: Route | None) -> str:
     return f"{arrived}Z  {printable(message.topic)}  {payload}  ({about})\n"
 
 
-def _for_programs(id: str, entry: Entry, route: Route | None) -> str:
+def exported_line(id: str, entry: Entry, route: Route | None) -> str:
+    """One message as an object of JSON; with its address where its route is known."""
     address = route.address(entry.message) if route is not None else ""
     meta: dict[str, Any] = msgspec.to_builtins(metadata(Outgoing(id, address, entry.message)))
     if not address:

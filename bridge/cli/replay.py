@@ -14,10 +14,10 @@ from typing import Final
 from bridge.cli.spool import guarded
 from bridge.config.load import load
 from bridge.errors import StoreFailed
-from bridge.forward.orders import Desk, Order, Outcome
+from bridge.forward.orders import Desk, Order, OrderT, Outcome, OutcomeT, replay_desk
 from bridge.observe.escape import printable
 
-__all__ = ["replay"]
+__all__ = ["attend", "replay"]
 
 TAKE_WAIT_S: Final = 5.0  # a gateway looks once a second
 POLL_S: Final = 0.1
@@ -29,13 +29,16 @@ def replay(config: Path | None, state: Path | None, order: Order, *, wait: bool)
     def work() -> int:
         found = load(config, {"store.path": str(state.absolute())} if state is not None else None)
         path = str(found.store.path)
-        desk = Desk(path)
+        desk = replay_desk(path)
         try:
             name = desk.ask(order)
         except FileNotFoundError:
             raise StoreFailed(_nobody(path)) from None
         try:
-            outcome = _wait(desk, name, path, wait)
+            outcome = attend(desk, name, wait=wait)
+        except TimeoutError:
+            desk.take_back(name)
+            raise StoreFailed(_nobody(path)) from None
         except KeyboardInterrupt:
             desk.take_back(name)
             print("edgespool: stopped; what was sent by now was sent", file=sys.stderr)
@@ -51,12 +54,15 @@ def replay(config: Path | None, state: Path | None, order: Order, *, wait: bool)
     return guarded(work)
 
 
-def _wait(desk: Desk, name: str, path: str, wait: bool) -> Outcome | None:
+def attend(desk: Desk[OrderT, OutcomeT], name: str, *, wait: bool) -> OutcomeT | None:
+    """Wait until an order is carried out, or with None only until it is begun.
+
+    Raises TimeoutError when no gateway takes it; it lies there still.
+    """
     asked = time.monotonic()
     while desk.is_waiting(name):
         if time.monotonic() - asked > TAKE_WAIT_S:
-            desk.take_back(name)
-            raise StoreFailed(_nobody(path))
+            raise TimeoutError
         time.sleep(POLL_S)
     if not wait:
         return None

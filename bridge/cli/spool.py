@@ -65,6 +65,8 @@ class LogInfo(msgspec.Struct):
     newest: str | None = None
     damaged: int = 0
     aside_bytes: int = 0  # moved out of the way for a slow route
+    spare_files: int = 0  # that the next segments will be written to
+    spare_bytes: int = 0
 
 
 class RouteInfo(msgspec.Struct):
@@ -206,7 +208,8 @@ class _Backlog:
 
 
 def _read_log(log: LogLook, backlogs: list[_Backlog]) -> LogInfo:
-    info = LogInfo([], damaged=len(log.flaws))
+    info = LogInfo([], damaged=len(log.flaws), spare_files=len(log.spares))
+    info.spare_bytes = sum(size for _, size in log.spares)
     oldest_ns = newest_ns = 0
     for segment in log.segments:
         base = segment.header.base
@@ -260,6 +263,8 @@ def _render(info: StoreInfo, now_ns: int) -> Iterator[str]:
     )
     if aside := sum(log.aside_bytes for log in info.logs.values()):
         yield f"  and {size(aside)} moved aside for routes that are far behind"
+    if spares := sum(log.spare_bytes for log in info.logs.values()):
+        yield f"  and {size(spares)} in files that hold nothing any more, for the next segments"
     yield ""
     yield from table(
         ("ROUTE", "BACKLOG", "BYTES", "OLDEST", "CURSOR"),

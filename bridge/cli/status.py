@@ -117,6 +117,20 @@ def render(status: Status, now: datetime) -> Iterator[str]:
         ],
         "<<>>>>>>>",
     )
+    yield from _dead_letters(status)
+
+
+def _dead_letters(status: Status) -> Iterator[str]:
+    rows = [
+        (route or "-", count(letters), reason)
+        for route, kinds in sorted(status.dead_letters_by_route.items())
+        for reason, letters in sorted(kinds.items(), key=lambda kind: -kind[1])
+    ]
+    if rows:
+        yield ""
+        yield from table(("DEAD LETTERS OF", "COUNT", "REASON"), rows, "<><")
+    for route, letters in status.dead_letters_dropped.items():
+        yield f"  {letters:,} more of {printable(route)} had to make way for newer ones"
 
 
 def _since(moment: str, now: datetime) -> str:

@@ -24,19 +24,18 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Final
 
-import msgspec
-
 from bridge.clock import Clock
 from bridge.errors import SinkUnavailable
 from bridge.forward.fallback import Fallback
 from bridge.forward.keeper import Keeper
+from bridge.forward.letters import DeadLetter, Letters
 from bridge.forward.parcel import pack_up, send_fit
 from bridge.policy.batch import Batch
 from bridge.policy.route import Route
 from bridge.sinks.base import Refusal
 from bridge.store import Committer, Entry, Log, Reader, Window
 
-__all__ = ["DeadLetter", "Forwarder"]
+__all__ = ["Forwarder"]
 
 log = logging.getLogger(__name__)
 
@@ -44,17 +43,6 @@ BATCHES_IN_FLIGHT: Final = 4
 _SCAN_MESSAGES: Final = 1000
 _SCAN_BUDGET: Final = 2000  # entries read in one stretch; then others get their turn
 _STALE_MAX: Final = 10_000  # expired entries remembered behind a batch under way
-_REASON_CHARS_MAX: Final = 1000  # of a refusal; the note has 16 KiB, and JSON may spell a character with six
-
-
-class DeadLetter(msgspec.Struct, frozen=True):
-    """The note beside a message in the dead-letter log."""
-
-    id: str
-    route: str
-    sink: str
-    reason: str
-    refused_at_ns: int
 
 
 class _Sent:
@@ -82,7 +70,7 @@ class Forwarder:
         route: Route,
         keeper: Keeper | Fallback,
         uplink: Log,
-        dead: Log,
+        letters: Letters,
         committer: Committer,
         gateway: str,
         clock: Clock | None = None,
@@ -96,7 +84,7 @@ class Forwarder:
         self.expired = 0
         self.lost = 0
         self.waiting_at_start: int | None = None
-        self._dead = dead
+        self._letters = letters
         self._committer = committer
         self._clock = clock or Clock()
         self._id_prefix = f"{gateway}/{uplink.epoch:08x}/"
@@ -298,14 +286,10 @@ class Forwarder:
                     id=self._id_prefix + str(entry.sequence),
                     route=self.route.name,
                     sink=self.keeper.sink.name,
-                    reason=refusal.reason[:_REASON_CHARS_MAX].encode("utf-8", "replace").decode(),
+                    reason=refusal.reason,
                     refused_at_ns=now_ns,
                 )
-                while not self._dead.reserve(entry.end - entry.position + 8192):
-                    if not self._dead.trim(self._dead.oldest_segment_end()):
-                        break
-                    log.warning("dead letters full log=%s; the oldest are gone", self._dead.name)
-                self._dead.append(entry.message, msgspec.json.encode(letter))
+                self._letters.bury(entry, letter)
             error = await self._committer.flush()
             if error is None:
                 break

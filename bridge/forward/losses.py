@@ -23,10 +23,14 @@ Counts = Mapping[str, Mapping[str, int]]
 
 
 class Losses:
-    """Watches counters that only rise, route → reason → messages; `run` is its one task."""
+    """Watches counters that only rise, route → reason → messages; `run` is its one task.
 
-    def __init__(self, counts: Callable[[], Counts]) -> None:
+    `event` is what the log calls it.
+    """
+
+    def __init__(self, counts: Callable[[], Counts], event: str = "messages dropped") -> None:
         self._counts = counts
+        self._event = event
         self._said: dict[str, dict[str, int]] = {}
         self._said_at: dict[str, float] = {}
 
@@ -39,7 +43,7 @@ class Losses:
                 continue
             self._said[route], self._said_at[route] = dict(counts), now_s
             facts = " ".join(f"{reason}={count}" for reason, count in new.items() if count)
-            log.warning("messages dropped route=%s %s total=%d", route, facts, sum(counts.values()))
+            log.warning("%s route=%s %s total=%d", self._event, route, facts, sum(counts.values()))
 
     async def run(self) -> None:
         """Look every second until cancelled; then say what is left."""

@@ -11,12 +11,13 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from bridge.errors import SinkUnavailable
+from bridge.message import Message
 from bridge.policy.dress import Dress
 from bridge.policy.envelope import CONTENT_TYPE, document, envelope
 from bridge.sinks.base import Outgoing, Refusal
 from bridge.store import Entry
 
-__all__ = ["pack_up", "send_fit"]
+__all__ = ["dressed", "pack_up", "send_fit"]
 
 Send = Callable[[Sequence[Outgoing]], Coroutine[Any, Any, list[Refusal]]]
 
@@ -34,7 +35,7 @@ def pack_up(
     fit: list[Outgoing] = []
     unfit: list[Refusal] = []
     for index, entry in enumerate(entries):
-        made = _dressed(dress, entry, id_prefix + str(entry.sequence), replayed)
+        made = dressed(dress, entry.message, id_prefix + str(entry.sequence), replayed=replayed)
         if isinstance(made, Outgoing):
             fit.append(made)
         else:
@@ -42,9 +43,10 @@ def pack_up(
     return fit, unfit
 
 
-def _dressed(dress: Dress, entry: Entry, id: str, replayed: bool) -> Outgoing | str:
+def dressed(dress: Dress, message: Message, id: str, *, replayed: bool = False) -> Outgoing | str:
     """The message as it travels, or why it cannot."""
-    message = entry.message
+    if dress.plain:
+        return Outgoing(id, dress.address(message), message, replayed)
     subject = dress.subject(message)
     if lacks := dress.lacks(subject):
         why = ", because the payload is not JSON" if subject.is_not_json else ""

@@ -20,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from bridge.errors import SinkUnavailable
+from bridge.forward.clerk import Clerk
 from bridge.forward.forwarder import Forwarder
 from bridge.forward.keeper import Keeper
 from bridge.forward.orders import Desk, Order, Outcome
@@ -29,72 +30,38 @@ from bridge.policy.spelling import did_you_mean
 from bridge.sinks.metadata import rfc3339
 from bridge.store import Cursor, Entry, Log
 
-__all__ = ["Replays"]
+__all__ = ["Replays", "no_such"]
 
 log = logging.getLogger(__name__)
 
-LOOK_EVERY_S: Final = 1.0
-AT_ONCE_MAX: Final = 4
 _SCAN_MESSAGES: Final = 1000
 _GONE_WAIT_S: Final = 0.05
 
 
 class Replays:
-    """Serves the orders on a desk; `run` is its one task, and owns one more for each replay."""
+    """Carries out the orders on a desk; `run` is its one task."""
 
     def __init__(
         self,
-        desk: Desk,
+        desk: Desk[Order, Outcome],
         forwarders: Sequence[Forwarder],
         keepers: Mapping[str, Keeper],
         uplink: Log,
         gateway: str,
     ) -> None:
+        self.run = Clerk("replay", desk, self._replay).run
         self._desk = desk
         self._forwarders = {forwarder.route.name: forwarder for forwarder in forwarders}
         self._keepers = keepers
         self._log = uplink
         self._id_prefix = f"{gateway}/{uplink.epoch:08x}/"
-        self._running: dict[str, asyncio.Task[None]] = {}
 
-    async def run(self) -> None:
-        """Serve until cancelled; what is under way then goes on at the next start."""
-        self._desk.open()
-        async with asyncio.TaskGroup() as group:
-            while True:
-                taken = self._desk.taken()
-                for name in taken:
-                    if name not in self._running and len(self._running) < AT_ONCE_MAX:
-                        self._running[name] = group.create_task(self._serve(name), name=f"replay {name}")
-                for name, task in self._running.items():
-                    if name not in taken:
-                        task.cancel()
-                await asyncio.sleep(LOOK_EVERY_S)
-
-    async def _serve(self, name: str) -> None:
-        try:
-            outcome = await self._replay(name)
-            log.info("replay done replay=%s sent=%d refused=%d", name, outcome.sent, outcome.refused)
-        except asyncio.CancelledError:
-            if name not in self._desk.taken():
-                log.info("replay stopped replay=%s", name)
-                self._desk.forget(name)
-            raise
-        except Exception as error:
-            # Whoever asked waits for an answer, whatever it is that went wrong.
-            log.warning("replay failed replay=%s reason=%s", name, error)
-            outcome = Outcome(error=str(error))
-        finally:
-            del self._running[name]
-        self._desk.finish(name, outcome)
-
-    async def _replay(self, name: str) -> Outcome:
-        order = self._desk.order(name)
+    async def _replay(self, name: str, order: Order) -> Outcome:
         if (forwarder := self._forwarders.get(order.route)) is None:
-            raise ValueError(_no_such("route", order.route, list(self._forwarders)))
+            raise ValueError(no_such("route", order.route, list(self._forwarders)))
         to = order.to or forwarder.route.sink
         if (keeper := self._keepers.get(to)) is None:
-            raise ValueError(_no_such("sink", to, list(self._keepers)))
+            raise ValueError(no_such("sink", to, list(self._keepers)))
         cursor = self._desk.cursor(name)
         try:
             resumed = order.end is not None
@@ -199,5 +166,6 @@ class _Replay:
         self._cursor.save(batch[-1].end)
 
 
-def _no_such(what: str, name: str, there: list[str]) -> str:
+def no_such(what: str, name: str, there: list[str]) -> str:
+    """What to say of a name that is none."""
     return f"there is no {what} {name[:64]!r}; there are {', '.join(there[:20])}{did_you_mean(name, there)}"

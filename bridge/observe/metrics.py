@@ -59,7 +59,8 @@ class StatusCollector(Collector):
         yield from _store(status)
         yield from _sinks(status)
         yield from _routes(status.routes)
-        yield _gauge("dead_letters_messages", "Messages in the dead-letter log.", status.dead_letters)
+        yield _gauge("dead_letters_messages", "Dead letters that wait for a decision.", status.dead_letters)
+        yield from _dead_letters(status)
 
 
 def _info(status: Status) -> Metric:
@@ -162,6 +163,24 @@ def _routes(routes: dict[str, RouteStatus]) -> Iterator[Metric]:
     for route, state in routes.items():
         for reason, count in state.dropped.items():
             dropped.add_metric((route, reason), count)
+    yield dropped
+
+
+def _dead_letters(status: Status) -> Iterator[Metric]:
+    waiting = GaugeMetricFamily(
+        "edgespool_route_dead_letters",
+        "Of these, by route and kind of reason.",
+        labels=("route", "reason"),
+    )
+    for route, kinds in status.dead_letters_by_route.items():
+        for reason, count in kinds.items():
+            waiting.add_metric((route, reason), count)
+    yield waiting
+    dropped = CounterMetricFamily(
+        "edgespool_route_dead_letters_dropped", "Dead letters that had to make way.", labels=("route",)
+    )
+    for route, count in status.dead_letters_dropped.items():
+        dropped.add_metric((route,), count)
     yield dropped
 
 

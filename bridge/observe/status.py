@@ -92,4 +92,6 @@ class Status(msgspec.Struct, frozen=True):
     store: StoreStatus
     sinks: dict[str, SinkStatus]
     routes: dict[str, RouteStatus]
-    dead_letters: int  # messages in the dead-letter log
+    dead_letters: int  # those that wait for somebody to decide about them
+    dead_letters_by_route: dict[str, dict[str, int]] = {}  # the same: route, kind of reason
+    dead_letters_dropped: dict[str, int] = {}  # those that had to make way for newer ones, by route

@@ -15,6 +15,7 @@ from bridge import __version__
 from bridge.broker.broker import Broker
 from bridge.forward.forwarder import Forwarder
 from bridge.forward.keeper import Keeper
+from bridge.forward.letters import Letters
 from bridge.observe.status import MqttStatus, RouteStatus, SinkStatus, Status, StoreStatus
 from bridge.store import Spool
 
@@ -33,6 +34,7 @@ class View:
         keepers: Mapping[str, Keeper],
         ends: Mapping[str, tuple[str, str]],
         forwarders: Sequence[Forwarder],
+        letters: Letters,
     ) -> None:
         self._gateway = gateway
         self._durability: Literal["fsync", "write"] = durability
@@ -41,6 +43,7 @@ class View:
         self._keepers = keepers
         self._ends = ends
         self._forwarders = forwarders
+        self._letters = letters
         self._clock = broker.clock
         self._started_ns = time.time_ns()
         self._started = time.monotonic()
@@ -92,7 +95,9 @@ class View:
             ),
             sinks={name: self._sink_status(name) for name in self._keepers},
             routes={forwarder.route.name: self._route_status(forwarder) for forwarder in self._forwarders},
-            dead_letters=spool.dead.count,
+            dead_letters=self._letters.waiting,
+            dead_letters_by_route={route: dict(kinds) for route, kinds in self._letters.counts.items()},
+            dead_letters_dropped=dict(self._letters.lost),
         )
 
     def _reasons(self) -> list[str]:

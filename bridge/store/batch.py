@@ -9,6 +9,7 @@ from __future__ import annotations
 from bridge.message import Message
 from bridge.store.record import Entry
 from bridge.store.segment import Segment
+from bridge.store.spares import Spare
 
 __all__ = ["Batch"]
 
@@ -24,5 +25,12 @@ class Batch:
         self.end = 0
         self.tried = False  # whether anything of it may have reached the disk
         self.encode_s = 0.0  # seconds of `write` that are not the disk's doing
-        self.spare: list[int] = []  # bases of segments of history that may go when the disk is full
+        self.room = self.segment_bytes = 0  # what the quota leaves for it, and how large a new segment is
+        self.spares: list[Spare] = []  # files that a new segment may be written to
+        self.history: list[int] = []  # bases of segments of history that may go when the disk is full
         self.gone: list[int] = []  # and of those that went
+
+    def names_are_safe(self) -> None:
+        """The folder has been synced: its spares have lost their old names for good."""
+        for spare in self.spares:
+            spare.named = True

@@ -75,15 +75,22 @@ class Files:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         if size:
             try:
-                os.posix_fallocate(fd, 0, size)
-            except OSError as error:
-                if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
-                    os.close(fd)
-                    with contextlib.suppress(OSError):
-                        os.unlink(path)
-                    raise
-                os.ftruncate(fd, size)
+                self.allocate(fd, size)
+            except OSError:
+                os.close(fd)
+                with contextlib.suppress(OSError):
+                    os.unlink(path)
+                raise
         return fd
+
+    def allocate(self, fd: int, size: int) -> None:
+        """Grow the file to `size` with zeros whose room is really there; one that is longer stays so."""
+        try:
+            os.posix_fallocate(fd, 0, size)
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
+                raise
+            os.ftruncate(fd, max(size, self.size(fd)))
 
     def open(self, path: str, *, create: bool = False) -> int:
         """Open for reading and writing; with `create`, an absent file is made empty."""

@@ -78,12 +78,12 @@ class History:
         """Let go of the oldest, until the log takes `bytes_max` bytes or no history is left."""
         log = self._log
         while self.keep_s and log.head < self.end and log.durable - log.head > bytes_max:
-            if not log.drop_oldest():
+            if not log.drop_oldest(reuse=False):
                 return
 
     def give_up_oldest(self) -> bool:
         """Let go of one segment for the reserve of a full disk; return whether there was one."""
-        return self.bytes > 0 and self._log.drop_oldest()
+        return self.bytes > 0 and self._log.drop_oldest(reuse=False)
 
     def spare(self) -> list[int]:
         """The bases of the segments that a commit may unlink when it finds no room, oldest first."""
@@ -92,7 +92,7 @@ class History:
     def settled(self, batch: Batch, error: Exception | None = None) -> None:
         """A commit is over, and what it unlinked is gone. See that there is room for the next."""
         log = self._log
-        while batch.gone and log.head <= batch.gone[-1] and log.drop_oldest():
+        while batch.gone and log.head <= batch.gone[-1] and log.drop_oldest(reuse=False):
             pass
         if isinstance(error, OSError) and error.errno in FULL:
             self.make_way(0)

@@ -7,7 +7,7 @@ ends; readers stop there. Positions are bytes since the beginning of time and
 never come back; a segment begins exactly where the one before it ended.
 
 Writing takes three steps, so that the slow one may run in another thread while
-the house goes on (see `bridge.store.commit`):
+the house goes on (see `bridge.store.commit` and `bridge.store.writer`):
 
     take()          what was queued becomes a batch          (owner's thread)
     write(batch)    bytes and sync; touches no shared state  (any thread)
@@ -33,7 +33,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import time
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -44,12 +43,14 @@ from bridge.store.batch import Batch
 from bridge.store.cursor import Cursor, find_cursor
 from bridge.store.damaged import Damaged
 from bridge.store.files import OS_FILES, Files
-from bridge.store.history import FULL, History
+from bridge.store.history import History
 from bridge.store.recent import Recent
 from bridge.store.record import HEADER_BYTES as RECORD_BYTES
-from bridge.store.record import Entry, encode_all
-from bridge.store.segment import HEADER_BYTES, Damage, Header, Segment, file_name, read_entries, scan
+from bridge.store.record import Entry
+from bridge.store.segment import HEADER_BYTES, Damage, Earlier, Segment, read_entries, scan
+from bridge.store.spares import Spares
 from bridge.store.survey import survey
+from bridge.store.writer import Writer
 
 if TYPE_CHECKING:
     from bridge.store.reader import Reader
@@ -75,7 +76,6 @@ class Log:
         self.max_bytes = max_bytes
         self.segment_bytes = segment_bytes or min(max(max_bytes // 16, SEGMENT_BYTES_MIN), SEGMENT_BYTES_MAX)
         self.durable = 0
-        self.epoch = 0
         self.appended = 0  # messages made durable since the start
         self.cursors: dict[str, Cursor] = {}
         self.readers: dict[str, Reader] = {}
@@ -84,10 +84,8 @@ class Log:
         self._damage = Damaged(files, damaged_folder, self.name)
         self._segments: list[Segment] = []
         self._bases: list[int] = []
-        self._next_sequence = 1
-        self._active: Segment | None = None  # None: the next commit begins a new one
-        self._active_end = 0  # where its preallocated room stops
-        self._records_end = 0  # where the newest segment's records stop; before `durable` after damage
+        self._writer = Writer(files, folder)
+        self._spares = Spares(files, folder, self.segment_bytes)
         self._pending: list[Message] = []
         self._notes: dict[int, bytes] = {}
         self._reserved = 0
@@ -138,11 +136,11 @@ class Log:
         if self._segments:
             reached = max(reached, self._recover_newest())
         else:
-            self.epoch = int.from_bytes(os.urandom(4), "little")
+            self._writer.epoch = int.from_bytes(os.urandom(4), "little")
         if reached > self.durable:
-            self._next_sequence += (reached - self.durable) // RECORD_BYTES + 1
+            self._writer.next_sequence += (reached - self.durable) // RECORD_BYTES + 1
             self.durable = reached
-            self._active = None
+            self._writer.segment = None
         # What a killed process wrote and did not sync is in the log from now on:
         # readers see it, and the next commit may go to the same file. So its bytes
         # and its name have to be as safe as everything else before `durable`: making
@@ -152,14 +150,15 @@ class Log:
         cursors = os.path.join(folder, "cursors")
         files.make_folder(cursors)
         files.sync_folder(cursors)
+        self._spares.open(self._room_for_spares())
         return self
 
     def _recover_newest(self) -> int:
         """Find where the log ends; return how far it once reached, torn bytes included."""
-        newest = self._segments[-1]
+        newest, writer = self._segments[-1], self._writer
         size = newest.size
-        self.epoch = newest.header.epoch
-        self._next_sequence = newest.header.sequence
+        writer.epoch = newest.header.epoch
+        writer.next_sequence = newest.header.sequence
         self.durable = reached = newest.first
         for found in scan(newest, newest.base + size):
             reached = found.end
@@ -167,9 +166,9 @@ class Log:
                 self._keep_damage(newest, found)
             else:
                 self.durable = found.end
-                self._next_sequence = found.sequence + 1
-        self._records_end = self.durable
-        self._active, self._active_end = newest, newest.base + size
+                writer.next_sequence = found.sequence + 1
+        writer.records_end = self.durable
+        writer.segment, writer.room_end = newest, newest.base + size
         if reached > self.durable:
             # Nothing more goes into this file; the room it still has is given back.
             with contextlib.suppress(OSError):
@@ -189,6 +188,11 @@ class Log:
         return self._bases[0] if self._bases else self.durable
 
     @property
+    def epoch(self) -> int:
+        """Part of the identity of its messages: no other log has had it."""
+        return self._writer.epoch
+
+    @property
     def size(self) -> int:
         """Bytes of records kept, headers of segments and what was moved aside included."""
         return self.durable - self.head + self.aside_bytes
@@ -196,7 +200,7 @@ class Log:
     @property
     def count(self) -> int:
         """About how many messages are kept: commits that failed leave gaps in the sequence."""
-        return self._next_sequence - self._segments[0].header.sequence if self._segments else 0
+        return self._writer.next_sequence - self._segments[0].header.sequence if self._segments else 0
 
     @property
     def damaged(self) -> int:
@@ -259,7 +263,8 @@ class Log:
     def take(self) -> Batch:
         """What is queued, as one batch. At most one batch may be under way."""
         batch = Batch(self._pending, self._notes)
-        batch.spare = self.history.spare()
+        batch.history, batch.spares = self.history.spare(), self._spares.take()
+        batch.room, batch.segment_bytes = self._room(), self.segment_bytes
         self._under_way, self._writing = self._reserved, True
         self._pending, self._notes, self._reserved = [], {}, 0
         return batch
@@ -269,66 +274,7 @@ class Log:
 
         Raises OSError; then nothing of the batch counts, whatever reached the disk.
         """
-        batch.tried = True
-        position, sequence = self.durable, self._next_sequence
-        segment, room_end = self._active, self._active_end
-        follows = self._records_end
-        messages = batch.messages
-        while messages:
-            if segment is None:
-                segment, room_end = self._new_segment(batch, position, follows, sequence, messages[0])
-                position = segment.first
-            began_s = time.perf_counter()
-            data, entries = encode_all(
-                messages, batch.notes, position, sequence, segment.salt, room_end - position
-            )
-            batch.encode_s += time.perf_counter() - began_s
-            if entries:
-                segment.write(position, data)
-                self.files.sync(segment.fd)
-                batch.entries += entries
-                position = follows = entries[-1].end
-                sequence = entries[-1].sequence + 1
-                messages = messages[len(entries) :]
-                if batch.notes:
-                    done = len(entries)
-                    batch.notes = {at - done: note for at, note in batch.notes.items() if at >= done}
-            if messages:
-                self.files.truncate(segment.fd, position - segment.base)
-                segment = None
-        if batch.new_segments:
-            self.files.sync_folder(self.folder)
-        batch.end = position
-        self._active, self._active_end, self._next_sequence = segment, room_end, sequence
-
-    def _new_segment(
-        self, batch: Batch, base: int, follows: int, sequence: int, message: Message
-    ) -> tuple[Segment, int]:
-        header = Header(int.from_bytes(os.urandom(4), "little"), base, follows, sequence, self.epoch)
-        path = os.path.join(self.folder, file_name(base))
-        # A file of this name can only be one that a failed commit left: every byte
-        # in it lies beyond `durable`.
-        self.files.unlink(path)
-        # The last segment before the quota takes no more room than is left.
-        left = self._room() - (base - self.durable)
-        note = {0: batch.notes[0]} if 0 in batch.notes else {}
-        one = HEADER_BYTES + len(encode_all([message], note, 0, sequence, 0, 1 << 40)[0])
-        size = max(min(self.segment_bytes, left), one)
-        while True:
-            try:
-                segment = Segment(self.files, path, header, self.files.create(path, size))
-                break
-            except OSError as error:
-                if error.errno in FULL and batch.spare:
-                    batch.gone.append(batch.spare.pop(0))
-                    self.files.unlink(os.path.join(self.folder, file_name(batch.gone[-1])))
-                    continue
-                if error.errno not in FULL or size == one:
-                    raise
-                size = max(size // 2, one)  # a disk nearly full takes smaller steps
-        batch.new_segments.append(segment)
-        segment.write(base, header.encode())
-        return segment, base + size
+        self._writer.write(batch, self.durable)
 
     def settle(self, batch: Batch) -> None:
         """The batch is on the disk: readers may see it."""
@@ -337,27 +283,25 @@ class Log:
             self._segments.append(segment)
             self._bases.append(segment.base)
         self.appended += len(batch.entries)
-        self.durable = self._records_end = batch.end
+        self.durable = self._writer.records_end = batch.end
+        self._spares.put(batch.spares)
         self._recent.add(batch.entries)
         self.history.settled(batch)
 
     def fail(self, batch: Batch, error: Exception) -> None:
         """The batch is lost, and its files with it."""
         self._under_way, self._writing = 0, False
+        self._spares.put(batch.spares)
         self.history.settled(batch, error)
         if not batch.tried:
             return
-        self._active = None
-        self._next_sequence += len(batch.messages)
-        # Best effort, for the room: recovery does not rest on it.
-        for segment in batch.new_segments:
-            with contextlib.suppress(OSError):
-                segment.close()
-                self.files.unlink(segment.path)
-        if self._segments and self._records_end == self.durable:
+        self._writer.fail(batch)
+        if self._segments:
             newest = self._segments[-1]
-            with contextlib.suppress(OSError):
-                self.files.truncate(newest.fd, self.durable - newest.base)
+            newest.trusted = False
+            if self._writer.records_end == self.durable:
+                with contextlib.suppress(OSError):
+                    self.files.truncate(newest.fd, self.durable - newest.base)
 
     # ---- reading -------------------------------------------------------------------
 
@@ -383,7 +327,7 @@ class Log:
         """Entries from the files, and where to go on; no entries where there was only damage."""
         index = max(bisect_right(self._bases, position) - 1, 0)
         segment = self._segments[index]
-        limit, beyond = self._records_end, self.durable
+        limit, beyond = self._writer.records_end, self.durable
         if index + 1 < len(self._segments):
             limit, beyond = self._segments[index + 1].header.follows, self._bases[index + 1]
         position = max(position, segment.first)
@@ -396,7 +340,7 @@ class Log:
         return entries, end
 
     def _limit_open_files(self, keep: Segment) -> None:
-        others = [one for one in self._segments if one.is_open and one not in (keep, self._active)]
+        others = [one for one in self._segments if one.is_open and one not in (keep, self._writer.segment)]
         for segment in others[: max(0, len(others) - _OPEN_SEGMENTS_MAX)]:
             segment.close()
 
@@ -412,7 +356,7 @@ class Log:
     def trim(self, mark: int | None = None) -> bool:
         """Free what lies before `mark` (default: the lowest cursor); return whether that made room.
 
-        Segments are unlinked whole, if the history does not keep them. Of a small quota the
+        Segments go whole, if the history does not keep them. Of a small quota the
         newest one may be a large part: when everyone has passed it, the next commit begins
         another, and its room counts as free from now on.
         """
@@ -422,20 +366,35 @@ class Log:
         while len(self._bases) > 1 and self._bases[1] <= mark and not self.history.keeps(self._bases[1]):
             made_room = self.drop_oldest()
         large = (self.durable - max(self.head, self._passed, self.history.end)) * 4 > self.max_bytes
-        if large and mark >= self.durable and self._active is not None and not self._writing:
-            self._active, self._passed = None, self.durable
+        if large and mark >= self.durable and self._writer.segment is not None and not self._writing:
+            self._writer.segment, self._passed = None, self.durable
             return True
         return made_room
 
-    def drop_oldest(self) -> bool:
-        """Unlink the oldest segment, unless it is the only one; return whether it was."""
+    def drop_oldest(self, *, reuse: bool = True) -> bool:
+        """Let go of the oldest segment, unless it is the only one; return whether it went.
+
+        With `reuse` its file is kept for another one, if there is room for that; else it is unlinked.
+        """
         if len(self._bases) < 2:
             return False
         segment, _ = self._segments.pop(0), self._bases.pop(0)
         segment.close()
-        self.files.unlink(segment.path)
+        end = self._segments[0].header.follows
+        earlier = Earlier(segment.salt, segment.base)
+        reuse = reuse and segment.trusted
+        if not (reuse and self._spares.keep(segment.path, earlier, end, self._room_for_spares())):
+            self.files.unlink(segment.path)
         self._damage.forget_before(self.head)
         return True
+
+    def _room_for_spares(self) -> int:
+        # Beside what is kept there has to be room for the next segment, and for one of moved records.
+        return self.max_bytes - self.size - 2 * self.segment_bytes
+
+    def give_up_spare(self) -> bool:
+        """Free one file that nobody wants, for a disk that is full; return whether there was one."""
+        return self._spares.give_up()
 
     def close(self) -> None:
         """Sync the cursors and let go of every file. What was not committed is gone."""

@@ -4,7 +4,7 @@ A gateway may be writing there meanwhile. Three things can then be other than a 
 at rest would have them, and none of them is damage:
 
     a segment has gone       everyone was through with it, or what was still wanted of it
-                             lies aside now, and is read there
+                             lies aside now, and is read there; its file may be another's by now
     a segment is new         it began after the look did; the look ends before it
     bytes are half there     the write is under way: they are looked at once more
 
@@ -23,7 +23,7 @@ import contextlib
 import os
 import time
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from heapq import merge
 from typing import Final, NamedTuple
 
@@ -34,12 +34,15 @@ from bridge.store.files import Files
 from bridge.store.look_file import AGAIN_S, LOOKING, TRIES, Flaw, SegmentLook, messages, records
 from bridge.store.record import Entry, RawRecord
 from bridge.store.segment import HEADER_BYTES, Damage, Header, file_name, half_damaged, read_header
+from bridge.store.settled import is_settled
+from bridge.store.spares import spare_places
 from bridge.store.survey import peek
+from bridge.store.table import take_in
 
 __all__ = ["LOOKING", "Flaw", "LogLook", "PartLook", "SegmentLook", "StoreLook", "TableLook"]
 
 LOGS: Final = ("uplink", "downlink", "dead")
-TABLES: Final = ("sessions", "retained", "marks")
+TABLES: Final = ("sessions", "retained", "marks", "settled")
 _NO_HEADER: Final = "no header can be read, so nothing in it counts"
 _HALF_HEADER: Final = "one of the two copies of its header cannot be read; the other one counts"
 _LISTINGS_MAX: Final = 1000  # a file can be written anew while it is looked at, but not for ever
@@ -67,6 +70,7 @@ class LogLook:
         self.folder = folder
         self.name = os.path.basename(folder)
         self.segments: list[SegmentLook] = []
+        self.spares: list[tuple[str, int]] = []  # files kept to be written again, and their sizes
         self.cursors: dict[str, int | None] = {}  # None: it cannot be read
         self.flaws: list[Flaw] = []  # of whole files; those of records come from `walk`
         self._files = files
@@ -116,6 +120,12 @@ class LogLook:
 
     def _see_segments(self) -> None:
         for name in self._files.names(self.folder):
+            if spare_places(name):
+                with contextlib.suppress(FileNotFoundError):
+                    path = os.path.join(self.folder, name)
+                    data, size = peek(self._files, path, HEADER_BYTES)
+                    read_header(data, path)
+                    self.spares.append((path, size))
             if not (name.endswith(".seg") and name[:-4].isdecimal() and len(name) == _NAME_LENGTH):
                 continue
             path = os.path.join(self.folder, name)
@@ -265,8 +275,11 @@ class LogLook:
 class TableLook:
     """One table as it stands: how many records it has, and what in it is damaged."""
 
-    def __init__(self, path: str, files: Files = LOOKING) -> None:
-        """Read all of it. Raises StoreFailed for a newer format, FileNotFoundError when there is none."""
+    def __init__(self, path: str, files: Files = LOOKING, values: dict[str, bytes] | None = None) -> None:
+        """Read all of it, into `values` too if there are some to be had.
+
+        Raises StoreFailed for a newer format, FileNotFoundError when there is none.
+        """
         self.path = path
         self.records = 0
         self.flaws: list[Flaw] = []
@@ -280,6 +293,8 @@ class TableLook:
         for found in records(files, SegmentLook(path, header, self.bytes), None):
             if isinstance(found, RawRecord):
                 self.records += 1
+                if values is not None:
+                    take_in(values, found)
             else:
                 self.flaws.append(Flaw(path, found.begin, found.end, "no record of the table", lost=True))
 
@@ -299,6 +314,20 @@ class StoreLook:
                 copy = os.path.join(path, "damaged", name)
                 self.damaged.append((copy, peek(files, copy, 0)[1]))
         self._files = files
+
+    def settled(self) -> Callable[[Entry], bool]:
+        """Whether a dead letter is done with, as of now."""
+        epoch = self.logs["dead"].epoch
+        path = os.path.join(self.path, "tables", "settled.tab")
+        for _ in range(_LISTINGS_MAX):
+            values: dict[str, bytes] = {}
+            try:
+                TableLook(path, self._files, values)
+            except FileNotFoundError:
+                if os.path.basename(path) in self._files.names(os.path.dirname(path)):
+                    continue  # it has just been written anew
+            break
+        return lambda entry: is_settled(values.get, epoch, entry.sequence)
 
     def tables(self) -> Iterator[TableLook]:
         """Each table that is there, read."""

@@ -38,7 +38,7 @@ class _Looking(Files):
         raise AssertionError("a look changes nothing")
 
     make_folder = add_folder = create = write = sync = sync_folder = _never
-    truncate = rename = unlink = keep = lock = _never
+    allocate = truncate = rename = unlink = keep = lock = _never
 
 
 LOOKING: Final = _Looking()

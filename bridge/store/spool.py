@@ -18,6 +18,7 @@ from bridge.store.commit import Committer
 from bridge.store.files import OS_FILES, Files
 from bridge.store.log import Log
 from bridge.store.reserve import RESERVE_BYTES, Reserve
+from bridge.store.settled import Settled
 from bridge.store.survey import survey
 from bridge.store.table import Table
 
@@ -27,7 +28,7 @@ log = logging.getLogger(__name__)
 
 _TENTHS: Final = {"uplink": 8, "downlink": 1, "dead": 1}
 _DISK_RESERVE: Final = 2 << 20  # of the disk: for the reserve, tables, cursors and the file system itself
-_TABLES: Final = ("sessions", "retained", "marks")
+_TABLES: Final = ("sessions", "retained", "marks", "settled")
 
 
 class Spool:
@@ -60,13 +61,19 @@ class Spool:
         self._written_before = files.written_bytes
         self.uplink.history.keep_s = keep_s
         files.make_folder(tables)
-        self.sessions, self.retained, self.marks = (Table(table, files, damaged) for table in paths)
-        self._parts: list[Log | Table] = [
-            self.uplink, self.downlink, self.dead, self.sessions, self.retained, self.marks,
-        ]  # fmt: skip
+        tabs = self.sessions, self.retained, self.marks, settled = [
+            Table(table, files, damaged) for table in paths
+        ]
+        self.settled = Settled(settled, self.dead.epoch)
+        self._parts: list[Log | Table] = [self.uplink, self.downlink, self.dead, *tabs]
         reserve = Reserve(files, os.path.join(path, "reserve"), min(RESERVE_BYTES, max_bytes // 16))
-        reserve.spare = self.uplink.history.give_up_oldest
+        reserve.spare = self._free_some
         self.committer = Committer(self._parts, reserve)
+
+    def _free_some(self) -> bool:
+        """Give up something that nobody needs, for its room; return whether there was any."""
+        logs = (self.uplink, self.downlink, self.dead)
+        return any(log.give_up_spare() for log in logs) or self.uplink.history.give_up_oldest()
 
     @classmethod
     def open(cls, path: str, max_bytes: int, files: Files = OS_FILES, keep_s: float = 0.0) -> Spool:

@@ -15,6 +15,7 @@ from bridge.store.aside import ASIDE, part_places
 from bridge.store.cursor import CURSOR_BYTES, read_slots
 from bridge.store.files import Files
 from bridge.store.segment import HEADER_BYTES, Header, file_name, half_damaged, read_header
+from bridge.store.spares import spare_places
 
 __all__ = ["Found", "peek", "survey"]
 
@@ -52,6 +53,9 @@ def survey(folder: str, files: Files) -> tuple[list[Found], int]:
             if header is not None and name != file_name(header.base):
                 header = None  # a copy somebody made: what it says is not about this place
             found.append(Found(name, header, size, header is not None and half_damaged(data)))
+        elif spare_places(name):
+            path = os.path.join(folder, name)
+            read_header(peek(files, path, HEADER_BYTES)[0], path)
     furthest = 0
     cursors = os.path.join(folder, "cursors")
     for name in files.names(cursors):

@@ -25,11 +25,26 @@ from bridge.store.files import OS_FILES, Files
 from bridge.store.record import DELETE, PUT, RawRecord, encode_one
 from bridge.store.segment import HEADER_BYTES, Damage, Header, Segment, half_damaged, read_header, scan
 
-__all__ = ["Table"]
+__all__ = ["Table", "take_in"]
 
 SLACK_BYTES: Final = 256 * 1024  # below this, stale records are not worth a rewrite
 _decode: Final = msgspec.msgpack.Decoder(tuple[str, bytes | None]).decode
 _encode: Final = msgspec.msgpack.Encoder().encode
+
+
+def take_in(values: dict[str, bytes], record: RawRecord) -> bool:
+    """Do to `values` what a record of a table says; return False where it is none."""
+    try:
+        key, value = _decode(record.body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return False
+    if record.kind == PUT and value is not None:
+        values[key] = value
+    elif record.kind == DELETE:
+        values.pop(key, None)
+    else:
+        return False
+    return True
 
 
 class TableBatch:
@@ -97,26 +112,13 @@ class Table:
         for found in scan(segment, size):
             if isinstance(found, RawRecord):
                 begin, self._end, self._sequence = self._end, found.end, found.sequence + 1
-                if self._take_in(found):
+                if take_in(self._values, found):
                     continue
                 found = Damage(begin, found.end, at_tail=False)
             self._end = found.end
             self._rewrite = True
             self._damage.keep(found.begin, found.end, segment.read(found.begin, found.end - found.begin))
         self._live_bytes = sum(len(key) + len(value) + 32 for key, value in self._values.items())
-
-    def _take_in(self, record: RawRecord) -> bool:
-        try:
-            key, value = _decode(record.body)
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            return False
-        if record.kind == PUT and value is not None:
-            self._values[key] = value
-        elif record.kind == DELETE:
-            self._values.pop(key, None)
-        else:
-            return False
-        return True
 
     # ---- as a dict -----------------------------------------------------------------
 

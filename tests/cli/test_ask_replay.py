@@ -26,7 +26,7 @@ async def ask(folder, *flags, config=True):
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch):
-    monkeypatch.setattr("bridge.forward.replay.LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr("bridge.forward.clerk.LOOK_EVERY_S", 0.01)
     monkeypatch.setattr(COMMAND, "POLL_S", 0.01)
 
 

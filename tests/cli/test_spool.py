@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from bridge.cli import app
 from bridge.cli.when import parse_moment
-from bridge.forward.forwarder import DeadLetter
+from bridge.forward.letters import DeadLetter
 from bridge.message import Message, Properties
 from bridge.store import Reader, Spool
 from tests.cli.gateway import edgespool
@@ -217,6 +217,25 @@ async def test_what_was_moved_aside_for_a_slow_route_is_counted_shown_and_verifi
     assert len(store.numbers()) == 4
 
 
+async def test_files_that_wait_to_be_used_again_are_shown_and_are_no_damage(store):
+    spool = Spool.open(str(store.folder), 1 << 20)
+    for number in range(3):
+        spool.uplink.append(message(str(number) * 50_000, "plant/a/filler"))
+        assert await spool.committer.flush() is None
+    for cursor in ("telemetry", "alarms"):
+        spool.uplink.cursor(cursor).save(spool.uplink.durable)
+    spool.uplink.trim()
+    await spool.close()
+    [spare, _] = store.folder.glob("uplink/*.spare")
+    uplink = json.loads(store.run("info", "--json").stdout)["logs"]["uplink"]
+    assert uplink["spare_files"] == 2
+    assert uplink["spare_bytes"] > 100_000
+    assert "in files that hold nothing any more" in store.run("info").stdout
+    flip(spare, 1000)
+    result = store.run("verify")
+    assert (result.exit_code, "no damage" in result.stdout) == (0, True)
+
+
 async def test_nothing_in_the_store_changes_whatever_is_asked(store):
     flip(store.folder / "uplink" / f"{0:020d}.seg", 128 + 30)
     before = everything_in(store.folder)
@@ -257,7 +276,7 @@ async def test_a_newer_format_is_refused_with_what_to_do(store):
     for command in ("info", "verify", "cat", "export"):
         result = store.run(command)
         assert result.exit_code == 1
-        assert "store format 9, and this edgespool knows only 1" in result.stderr
+        assert "store format 9, and this edgespool knows only 2" in result.stderr
 
 
 def test_a_moment_is_how_long_ago_or_when():

@@ -7,6 +7,7 @@ import pytest
 
 from bridge.forward.forwarder import Forwarder
 from bridge.forward.keeper import Keeper
+from bridge.forward.letters import Letters
 from bridge.forward.room import Room
 from bridge.message import Message
 from bridge.policy.batch import BatchLimits
@@ -29,6 +30,7 @@ class Hall:
 
     def open(self, sink=None):
         self.spool = Spool.open(str(self.folder), self.max_bytes)
+        self.letters = Letters(self.spool)
         self.sink = sink or MemorySink("cloud")
         self.keeper = Keeper(self.sink)
         self.forwarders = []
@@ -38,7 +40,7 @@ class Hall:
         route = Route(name, [Pattern.parse(topic_filter)], "cloud", batch=batch or BatchLimits(10), **more)
         spool = self.spool
         forwarder = Forwarder(
-            route, keeper or self.keeper, spool.uplink, spool.dead, spool.committer, "plant-7"
+            route, keeper or self.keeper, spool.uplink, self.letters, spool.committer, "plant-7"
         )
         self.forwarders.append(forwarder)
         self.room = Room(spool.uplink, self.forwarders)

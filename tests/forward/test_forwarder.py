@@ -8,8 +8,9 @@ import msgspec
 import pytest
 
 from bridge.errors import SinkUnavailable
-from bridge.forward.forwarder import BATCHES_IN_FLIGHT, DeadLetter
+from bridge.forward.forwarder import BATCHES_IN_FLIGHT
 from bridge.forward.keeper import Keeper
+from bridge.forward.letters import DeadLetter
 from bridge.message import Properties
 from bridge.policy.batch import BatchLimits
 from bridge.sinks.base import Refusal

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from bridge.forward.keeper import Keeper
-from bridge.forward.orders import Desk, Order
+from bridge.forward.orders import Order, replay_desk
 from bridge.forward.replay import Replays
 from bridge.sinks.memory import MemorySink
 from tests.gateway import until
@@ -25,7 +25,7 @@ class Replaying:
         hall.spool.uplink.segment_bytes = 4096
         self.other = MemorySink("other")
         self.other_keeper = Keeper(self.other)
-        self.desk = Desk(str(hall.folder))
+        self.desk = replay_desk(str(hall.folder))
         self.replays = None
 
     def start(self):
@@ -47,7 +47,7 @@ class Replaying:
 
 @pytest.fixture
 async def replaying(hall, monkeypatch):
-    monkeypatch.setattr("bridge.forward.replay.LOOK_EVERY_S", 0.005)
+    monkeypatch.setattr("bridge.forward.clerk.LOOK_EVERY_S", 0.005)
     replaying = Replaying(hall)
     replaying.route = hall.route()
     hall.run()

@@ -187,6 +187,12 @@ class HostileDisk(Files):
             file.change(size, None)
         return self._number(path, file)
 
+    def allocate(self, fd: int, size: int) -> None:
+        self.before("allocate")
+        file = self._file(fd)
+        if size > len(file.live):
+            file.change(size, None)
+
     def open(self, path: str, *, create: bool = False) -> int:
         if create and self._look(path) is None:
             return self.create(path)

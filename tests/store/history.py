@@ -7,11 +7,14 @@
 5. After a clean stop nothing is repeated.
 6. The store always opens.
 7. A second, slow route gets what it wants, in order, whatever was moved out of the way for it.
+8. What is found damaged is what a commit left that nobody was told of, and nothing older: neither
+   a record that was confirmed, nor what lay in a file before it was used again.
 """
 
 from __future__ import annotations
 
 import errno
+import os
 from random import Random
 from typing import Any
 
@@ -44,6 +47,12 @@ class History:
         self.late_settled: set[int] = set()
         self.late_began: int | None = None  # where it began, until it has moved
         self.values: dict[str, list[bytes]] = {}  # key → value confirmed, values handed over since
+        self.confirmed_places: list[tuple[int, int]] = []  # where they lay
+        self.confirmed_files: set[str] = set()  # and the segments that they were the first in
+        self.let_go = 0  # up to here nobody wanted any more
+        self.torn = False  # whether a commit has come to nothing since the last that was confirmed
+        self.found_damaged: set[str] = set()
+        self.used_again = 0  # segments written to a file that was another's
         self.reopen()
         if luck.random() < 0.4:
             self.begin_route()
@@ -135,6 +144,7 @@ class History:
             self.die_after(self.luck.randrange(10))
         elif fate < 0.3:
             self.fail_after(self.luck.randrange(8))
+        self.torn = True
         try:
             for part, batch in work:
                 part.write(batch)
@@ -154,6 +164,11 @@ class History:
         for part, batch in work:
             part.settle(batch)
         self.confirmed += numbers
+        self.torn = False
+        self.confirmed_places += [(entry.position, entry.end) for entry in work[0][1].entries]
+        for segment in work[0][1].new_segments:
+            self.confirmed_files.add(os.path.basename(segment.path))
+            self.used_again += segment.header.earlier is not None
         for key in work[1][1].changes if len(work) > 1 else ():
             self.values[key] = self.values[key][-1:]
 
@@ -167,6 +182,15 @@ class History:
 
     def trim(self) -> None:
         self.log.trim()
+        self.let_go = max(self.let_go, self.log.head)
+
+    def keep_up(self) -> None:
+        """The far end takes all that waits, and the files of what is passed are free to be used again."""
+        while entries := self.log.read(self.cursor.position):
+            self.see(entries)
+            self.settled.update(number_of(entry) for entry in entries)
+            self.cursor.save(entries[-1].end)
+        self.trim()
 
     def begin_route(self) -> None:
         """A second route, that wants a third of all and is slow to take it."""
@@ -185,6 +209,7 @@ class History:
             self.late_settled.update(number_of(entry) for entry in entries)
             self.late_began = None
             self.slow.save(entries[-1].end)
+            self.let_go = max(self.let_go, self.log.head)
             self.late_cursor = self.slow.cursor.position
 
     def move(self) -> None:
@@ -209,7 +234,7 @@ class History:
             if end > begin:
                 self.late_cursor = max(self.late_cursor, end)
                 self.slow.settle(end, part)
-                self.log.trim()
+                self.trim()
         except Killed:
             if self.luck.random() < 0.5:  # a kill, and the power cut only when all that could be is freed
                 self.disk.kill()
@@ -236,6 +261,7 @@ class History:
     def check(self) -> None:
         log = self.log
         assert log.head <= self.cursor.position <= log.durable
+        self.check_damage()
         entries = everything(log, log.head)
         self.see(entries)
         sequences = [entry.sequence for entry in entries]
@@ -257,6 +283,21 @@ class History:
             assert (self.table.get(key) or b"") in values, "table"
         assert set(self.table) <= set(self.values)
 
+    def check_damage(self) -> None:
+        for name in self.disk.names(FOLDER + "-damaged"):
+            if name not in self.found_damaged:
+                self.found_damaged.add(name)
+                place = name.removeprefix("uplink-")
+                assert place not in self.confirmed_files, "a whole segment was taken for damaged"
+                if place.endswith(".bin"):
+                    at = int(place.removesuffix(".bin"))
+                    # Of segments that were let go any may come back, and leave out those between them.
+                    kept = [one for one in self.confirmed_places if one[0] >= self.let_go]
+                    within = [one for one in kept if one[0] <= at < one[1]]
+                    assert not within, "a confirmed record was taken for damaged"
+                    behind = self.confirmed_places and at >= self.confirmed_places[-1][1]
+                    assert self.torn or not behind, "what lay in the file before was taken for damaged"
+
     def run(self, steps: int) -> None:
         for _ in range(steps):
             self.luck.choices(
@@ -270,8 +311,9 @@ class History:
                     self.begin_route,
                     self.move,
                     self.deliver_slowly,
+                    self.keep_up,
                 ),
-                (16, 8, 4, 6, 2, 4, 2, 6, 1),
+                (16, 8, 4, 6, 2, 4, 2, 6, 1, 6),
             )[0]()
         self.crash()
 

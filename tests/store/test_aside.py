@@ -106,11 +106,11 @@ def test_a_newer_format_aside_stops_the_start_before_a_byte_is_written(shelf):
     shelf.log.close()
     [part] = shelf.parts()
     for at in (0, 64):
-        shelf.disk.content(part)[at + 8] = 2
+        shelf.disk.content(part)[at + 8] = 3
 
     def nothing(call):
         raise AssertionError(call)
 
     shelf.disk.before = nothing
-    with pytest.raises(StoreFailed, match="store format 2"):
+    with pytest.raises(StoreFailed, match="store format 3"):
         shelf.open()

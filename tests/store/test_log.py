@@ -766,14 +766,14 @@ def test_a_payload_of_forged_headers_does_not_make_recovery_slow(tmp_path):
 @pytest.mark.parametrize("sound_checksum", [True, False])
 def test_a_segment_of_a_newer_format_stops_the_start_and_nothing_is_touched(three_segments, sound_checksum):
     def newer(data):
-        header = data[:8] + b"\x02" + data[9:48]
+        header = data[:8] + b"\x03" + data[9:48]
         crc = zlib.crc32(header) if sound_checksum else 0
         return (header + struct.pack("<I", crc)).ljust(64, b"\0") * 2 + data[128:]
 
     change(segments(three_segments)[1], newer)
     change(segments(three_segments)[2], lambda data: data[:-5] + b"torn!")
     before = contents(three_segments.folder)
-    with pytest.raises(StoreFailed, match="format 2"):
+    with pytest.raises(StoreFailed, match="format 3"):
         Log.open(three_segments.folder, max_bytes=QUOTA)
     assert contents(three_segments.folder) == before
 

@@ -430,7 +430,7 @@ async def test_a_newer_format_is_refused_with_what_to_do(tmp_path, name):
     path = tmp_path / "store" / name.format(segment=f"{0:020d}.seg")
     content = bytearray(path.read_bytes())
     for at in (0, 24) if path.suffix == ".cur" else (8, 72):
-        content[at] = 2
+        content[at] = 9
     path.write_bytes(content)
     with pytest.raises(StoreFailed, match=r"run the newer edgespool"):
         list(StoreLook(str(tmp_path / "store")).tables())

@@ -26,12 +26,13 @@ SITES = [
     ("Files.make_folder", "sync_folder", 1),
     ("Log.open", "sync", 0),
     ("Log.open", "sync_folder", 0),
-    ("Log.write", "sync", 0),
-    ("Log.write", "sync_folder", 0),
     ("Table.__init__", "sync_folder", 0),
     ("Table._write_whole", "sync", 0),
     ("Table._write_whole", "sync_folder", 0),
     ("Table.write", "sync", 0),
+    ("Writer._begin", "sync_folder", 0),
+    ("Writer.write", "sync", 0),
+    ("Writer.write", "sync_folder", 0),
 ]
 
 
