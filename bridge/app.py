@@ -1,6 +1,6 @@
 """The house as a whole: started from the ground up, stopped from the roof down.
 
-    store → sinks and their keepers → forwarders → broker → listeners → web
+    store → sinks and their keepers → forwarders → broker → listeners → web → commands
 
 A stop goes the other way and keeps the promise to the end: nobody new is taken
 in, the last commit is made and its PUBACKs are sent, batches under way get a
@@ -16,7 +16,7 @@ import signal
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from functools import partial
-from typing import Final
+from typing import Final, cast
 
 from bridge import __version__
 from bridge.broker.broker import Broker
@@ -25,6 +25,7 @@ from bridge.broker.listener import Listener
 from bridge.broker.sys_topics import SysTopics
 from bridge.broker.tls import build_context
 from bridge.clock import Clock
+from bridge.config.commands import broker_of, build_command, prefetch_of
 from bridge.config.doors import build_door, build_place
 from bridge.config.model import Config
 from bridge.config.rights import load_access
@@ -32,6 +33,7 @@ from bridge.config.routes import build_routes
 from bridge.errors import BridgeError, ConfigError
 from bridge.forward.fallback import Fallback
 from bridge.forward.forwarder import Forwarder
+from bridge.forward.intake import Intake
 from bridge.forward.keeper import Keeper
 from bridge.forward.letters import Letters
 from bridge.forward.losses import Losses
@@ -45,7 +47,9 @@ from bridge.observe.status import Status
 from bridge.observe.view import View
 from bridge.policy.access import Access, fill
 from bridge.policy.route import Route
-from bridge.sinks import create, describe, located
+from bridge.sinks import Sink, create, describe, located
+from bridge.sources import create as create_source
+from bridge.sources import describe_source
 from bridge.store import Spool, cursor_names
 from bridge.store.files import OS_FILES, Files, Unsynced
 
@@ -56,7 +60,15 @@ log = logging.getLogger(__name__)
 DRAIN_WAIT_S: Final = 2.0  # what batches under way get at a stop; the whole stop stays under 5 s
 RESTART_WAIT_S: Final = 5.0
 HISTORY_EVERY_S: Final = 60.0
-_STANDING: Final = ("gateway", "store", "sinks", "routes", "web", "sys")  # what a reload does not change
+_STANDING: Final = (
+    "gateway",
+    "store",
+    "sinks",
+    "routes",
+    "commands",
+    "web",
+    "sys",
+)  # what a reload does not change
 
 
 class Gateway:
@@ -74,6 +86,7 @@ class Gateway:
         self.listeners: list[Listener] = []
         self.keepers: dict[str, Keeper] = {}
         self.forwarders: list[Forwarder] = []
+        self.intakes: list[Intake] = []
         self.clock = Clock()
 
     async def start(self) -> None:
@@ -162,6 +175,7 @@ class Gateway:
             if config.sys is not None:
                 topics = SysTopics(self.broker, __version__, self.view.facts)
                 self._last("sys", partial(topics.run, config.sys.interval))
+            self._open_commands()
             if interval_s := notify.watchdog_interval_s():
                 self._last("watchdog", lambda: _beat(interval_s))
             self._stack = stack.pop_all()
@@ -199,6 +213,21 @@ class Gateway:
         """Afterwards all is saved and closed. Takes less than 5 s."""
         notify.stopping()
         await self._stack.aclose()
+
+    def _open_commands(self) -> None:
+        """Last of all, when the devices can be there that the commands are for."""
+        config = self.config
+        for name, model in config.commands.items():
+            kind, options, broker = model.from_.kind, model.from_.options, broker_of(config, model)
+            prefetch = prefetch_of(model)
+            source = create_source(kind, name, options, broker, prefetch, config.gateway)
+            keeper = Keeper(cast(Sink, source), "source")  # of which it asks only what both have
+            route = build_command(config, name)
+            intake = Intake(route, keeper, source, self.broker.commands, self.clock, prefetch)
+            self.intakes.append(intake)
+            self.view.intakes.append((intake, kind, describe_source(options, broker)))
+            self._last(f"source {name}", keeper.run)
+            self._last(f"commands {name}", intake.run)
 
     def _keeper_of(self, route: Route) -> Keeper | Fallback:
         keeper = self.keepers[route.sink]
@@ -249,6 +278,8 @@ class Gateway:
     async def _stop_tasks(self) -> None:
         for forwarder in self.forwarders:
             forwarder.stop()
+        for intake in self.intakes:
+            intake.settle_now()
         # Only routes whose far end is there can still hear from it.
         sending = {f"route {each.route.name}" for each in self.forwarders if each.keeper.up}
         if routes := [task for task in self._tasks if task.get_name() in sending]:

@@ -4,6 +4,7 @@
     inlet        PUBLISH → the logs and the subscribers
     subscribing  SUBSCRIBE, UNSUBSCRIBE
     delivery     messages → devices
+    commands     what becomes of those that the cloud sent
     sessions     what of a device is left when it is away
 
 A `Subscriber` is a session in the house: with a link while its device is connected,
@@ -17,6 +18,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 
 from bridge.broker.admission import Admission
+from bridge.broker.commands import Commands
 from bridge.broker.crowd import Crowd
 from bridge.broker.delivery import Delivery
 from bridge.broker.inlet import Inlet
@@ -115,6 +117,7 @@ class Broker:
         self.admission = Admission(self)
         self.inlet = Inlet(self, routes, make_room)
         self.delivery = Delivery(self)
+        self.commands = Commands(self)
         oldest = self.sessions.restore()
         self.inlet.forget_decisions()
         self.delivery.restore(oldest)
@@ -173,6 +176,7 @@ class Broker:
         now = self.now()
         for link in [link for link in self.links if link.expired(now)]:
             link.close(ReasonCode.KEEP_ALIVE_TIMEOUT, "nothing was heard for too long")
+        self.commands.tick()
         self.delivery.tidy()
         self.sessions.save_soon()
         self._lines_left = STRANGERS_PER_TICK

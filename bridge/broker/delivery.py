@@ -31,13 +31,13 @@ import msgspec
 from bridge.broker.backfill import RETAINED_AT_ONCE, Backfill
 from bridge.broker.stored import Note, decode_note, encode
 from bridge.broker.subscriber import position_of, size_of, token_at
-from bridge.broker.terms import Terms, merge
+from bridge.broker.terms import Terms, choose, merge
 from bridge.errors import StoreError
 from bridge.message import Message, Properties
 from bridge.mqtt.codec import Imprint, imprint
+from bridge.mqtt.delivery import NO_TOKEN
 from bridge.mqtt.packet import Publish, Pubrel, Subscription
 from bridge.mqtt.reason import ReasonCode
-from bridge.mqtt.session import NO_TOKEN
 from bridge.store import Entry
 from bridge.store.log import NOTE_BYTES_MAX
 
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from bridge.broker.inlet import Decision
     from bridge.broker.link import Link
     from bridge.broker.subscriber import Subscriber
-    from bridge.policy.subscriptions import SharedGroup
+    from bridge.policy.command import Command
 
 __all__ = ["Delivery"]
 
@@ -74,10 +74,13 @@ class Delivery:
 
     # ---- in ------------------------------------------------------------------------
 
-    def distribute(self, message: Message, decision: Decision, packet_id: int = 0) -> None:
+    def distribute(
+        self, message: Message, decision: Decision, packet_id: int = 0, command: Command | None = None
+    ) -> None:
         """Give one new message to everyone who subscribed, by way of memory or the downlink log.
 
-        `packet_id` is that of a QoS 2 PUBLISH whose repetition must be known after a crash.
+        `packet_id` is that of a QoS 2 PUBLISH whose repetition must be known after a crash;
+        `command` wants to know what becomes of it.
         """
         matched = decision.matches
         if matched is None:
@@ -85,28 +88,29 @@ class Delivery:
         imprints: dict[int, Imprint] = {}
         logged = False
         for subscriber, subscriptions in matched.owners.items():
-            logged |= self._give(message, subscriber, subscriptions, imprints)
+            logged |= self._give(message, subscriber, subscriptions, imprints, "", command)
         chosen: Chosen = []
         for group in matched.groups:
-            picked = _choose(group, message)
+            picked = choose(group, message)
             if picked is None:
                 continue
             subscriber, subscription = picked
-            if self._give(message, subscriber, (subscription,), imprints, subscription.topic_filter):
+            if self._give(message, subscriber, (subscription,), imprints, subscription.topic_filter, command):
                 chosen.append((subscriber.session.client_id, subscription.topic_filter))
         if logged or chosen:
-            self.store(message, self._note(packet_id, chosen))
+            about = self._broker.commands.logged(command) if command is not None else None
+            self.store(message, self._note(packet_id, chosen, about))
 
-    def _note(self, packet_id: int, chosen: Chosen) -> bytes:
+    def _note(self, packet_id: int, chosen: Chosen, about: tuple[str, str, int] | None) -> bytes:
         """What has to stand beside the message; of those who were chosen, as many as there is room for."""
-        if not chosen and not packet_id:
+        if not chosen and not packet_id and about is None:
             return b""
-        note = encode(Note(packet_id, chosen))
+        note = encode(Note(packet_id, chosen, command=about))
         while len(note) > NOTE_BYTES_MAX:
             kept = len(chosen) // 2
             self.drop(len(chosen) - kept)
             chosen = chosen[:kept]
-            note = encode(Note(packet_id, chosen))
+            note = encode(Note(packet_id, chosen, command=about))
         return note
 
     def _give(
@@ -116,6 +120,7 @@ class Delivery:
         subscriptions: tuple[Subscription, ...],
         imprints: dict[int, Imprint],
         share: str = "",
+        command: Command | None = None,
     ) -> bool:
         """Deliver through memory; True where the message has to take the way through the log."""
         terms = merge(message, subscriber, subscriptions)
@@ -123,7 +128,9 @@ class Delivery:
             return False
         qos, retain, identifiers = terms
         if qos == 0:
-            self._send_now(message, subscriber, retain, identifiers, imprints)
+            sent = self._send_now(message, subscriber, retain, identifiers, imprints)
+            if command is not None:
+                command.taken += sent
             return False
         if subscriber.outlives:
             return True
@@ -133,7 +140,12 @@ class Delivery:
             offer_own = partial(self._offer_own, message, subscriber, terms, share)
             self._broker.spool.committer.when_durable(offer_own)
             return False
-        self._offer(message, subscriber, terms, share)
+        if command is None:
+            self._offer(message, subscriber, terms, share)
+        else:
+            token = self._broker.commands.watch(command, subscriber)
+            if not self._offer(message, subscriber, terms, share, token):
+                self._broker.commands.no_room(command, subscriber, token)
         return False
 
     def _offer_own(
@@ -147,18 +159,21 @@ class Delivery:
         if error is None and subscriber.link is not None:
             self._offer(message, subscriber, terms, share)
 
-    def _offer(self, message: Message, subscriber: Subscriber, terms: Terms, share: str) -> None:
+    def _offer(
+        self, message: Message, subscriber: Subscriber, terms: Terms, share: str, token: int = NO_TOKEN
+    ) -> bool:
         """Queue a message that waits in memory, or drop it where there is no room."""
         qos, retain, identifiers = terms
         offer = subscriber.session.offer
         size = size_of(message)
-        if not offer(NO_TOKEN, qos, retain, identifiers, message, size, share):
+        if not offer(token, qos, retain, identifiers, message, size, share):
             # One turn of the loop may bring more than the queue holds, for a device that is quick.
             self.flush(subscriber)
-            if not offer(NO_TOKEN, qos, retain, identifiers, message, size, share):
+            if not offer(token, qos, retain, identifiers, message, size, share):
                 self.drop()
-                return
+                return False
         self._broker.deliver_soon(subscriber)
+        return True
 
     def _send_now(
         self,
@@ -167,13 +182,14 @@ class Delivery:
         retain: bool,
         identifiers: tuple[int, ...],
         imprints: dict[int, Imprint],
-    ) -> None:
+    ) -> bool:
+        """Write to its socket; whether there was one, and it took the message."""
         link = subscriber.link
         if link is None:
-            return
+            return False
         if link.unsent_bytes > link.limits.unsent_bytes_max:
             self.drop()
-            return
+            return False
         connection = link.connection
         version = connection.version
         data: bytes | None
@@ -195,16 +211,15 @@ class Delivery:
                 data = None
         if data is None:  # too large for this client v5 [MQTT-3.1.2-24]
             self.drop()
-            return
+            return False
         self.delivered += 1
         self.payload_bytes += len(message.payload)
         link.send(data)
+        return True
 
     def store(self, message: Message, note: bytes) -> bool:
         """Put a message into the downlink log, at the cost of the oldest there; False: there was no room."""
-        amount = len(message.payload) + len(message.topic) * 4 + len(message.publisher) * 4 + len(note) + 512
-        if message.properties is not None:
-            amount += len(msgspec.msgpack.encode(message.properties))
+        amount = _bound(message, len(note))
         while not self._log.reserve(amount):
             end = self._log.oldest_segment_end()
             for subscriber in self._broker.subscribers.values():
@@ -217,6 +232,10 @@ class Delivery:
         self._log.append(message, note)
         self._broker.spool.committer.schedule()
         return True
+
+    def has_room(self, message: Message) -> bool:
+        """Whether `store` would take it without letting go of anything else."""
+        return self._log.has_room(_bound(message, NOTE_BYTES_MAX))
 
     def drop(self, count: int = 1) -> None:
         """Let go of messages for a device; said in the log once a minute."""
@@ -248,12 +267,15 @@ class Delivery:
 
     def _queue(self, entry: Entry, stored_at: int | None) -> None:
         note = decode_note(entry.note) if entry.note else None
+        command = None
+        if note is not None and note.command is not None:
+            command = self._broker.commands.found(entry, note.command, stored_at is not None)
         if note is None or not (note.retained or note.again):
             matched = self._broker.inlet.decide(entry.message.topic).matches
             if matched is not None:
                 for subscriber, subscriptions in matched.owners.items():
                     if subscriber.outlives:
-                        self._queue_for(entry, subscriber, subscriptions, stored_at)
+                        self._queue_for(entry, subscriber, subscriptions, stored_at, command=command)
         if note is not None:
             for client_id, topic_filter in note.chosen:
                 chosen = self._broker.subscribers.get(client_id)
@@ -268,7 +290,10 @@ class Delivery:
                         stored_at,
                         note.retained,
                         "" if note.retained else topic_filter,
+                        command,
                     )
+        if command is not None:
+            self._broker.commands.queued(command, stored_at is not None)
 
     def _queue_for(
         self,
@@ -278,6 +303,7 @@ class Delivery:
         stored_at: int | None,
         retained: bool = False,
         share: str = "",
+        command: Command | None = None,
     ) -> None:
         session, message = subscriber.session, entry.message
         if stored_at is not None:
@@ -291,13 +317,19 @@ class Delivery:
         qos, retain, identifiers = terms
         token = subscriber.next_token(entry.position)
         if token is not None and token <= session.taken:
+            if command is not None:
+                self._broker.commands.watch_in_flight(command, subscriber, token)
             return  # settled or in flight before the restart
         # Behind the window a position is enough: the message is read again when its turn comes.
         kept = message if subscriber.link is not None and not session.queued else None
         size = size_of(message)
         if token is None or not session.offer(token, qos, retain, identifiers, kept, size, share):
             self.drop()
+            if command is not None:
+                self._broker.commands.no_room(command, subscriber)
             return
+        if command is not None:
+            self._broker.commands.watch(command, subscriber, token)
         self._broker.deliver_soon(subscriber)
 
     def load(self, token: int) -> Message | None:
@@ -376,7 +408,7 @@ class Delivery:
         for delivery in subscriber.session.shared():
             message = delivery.message or self.load(delivery.token)
             group = self._broker.subscriptions.group(delivery.share)
-            picked = _choose(group, message) if group is not None and message is not None else None
+            picked = choose(group, message) if group is not None and message is not None else None
             if message is None or picked is None:
                 self.drop()
                 continue
@@ -397,15 +429,9 @@ class Delivery:
         self._log.trim(lowest)
 
 
-def _choose(
-    group: SharedGroup[Subscriber, Subscription], message: Message
-) -> tuple[Subscriber, Subscription] | None:
-    """Who of a group gets the message: somebody who is connected, if there is one."""
-    topic, members = message.topic, group.members
-    picked = group.choose(lambda one: one.link is not None and one.rights.may_receive(topic))
-    if picked is None and message.qos:
-        # Of those who sleep, one that asked for QoS 0 would get nothing.
-        picked = group.choose(
-            lambda one: one.outlives and members[one].qos > 0 and one.rights.may_receive(topic)
-        )
-    return picked
+def _bound(message: Message, note_bytes: int) -> int:
+    """How many bytes a message takes in the log at most."""
+    amount = len(message.payload) + len(message.topic) * 4 + len(message.publisher) * 4 + note_bytes + 512
+    if message.properties is not None:
+        amount += len(msgspec.msgpack.encode(message.properties))
+    return amount

@@ -162,6 +162,7 @@ class Sessions:
         if self._broker.subscriptions.remove_owner(subscriber):
             self._broker.inlet.forget_decisions()
             self._broker.delivery.pass_on(subscriber)
+        self._broker.commands.session_ended(subscriber)
         self._unsave(subscriber)
         client_id = subscriber.session.client_id
         if self.by_client_id.get(client_id) is subscriber:

@@ -108,13 +108,15 @@ class Note(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
     its connection. `chosen` are Client Identifier and filter, `$share` included, of
     those who get it for a shared subscription. With `retained` it is a retained message
     for a new subscription, and with `again` one that another member of a shared
-    subscription has left behind: for the chosen, and nobody else.
+    subscription has left behind: for the chosen, and nobody else. `command` is the route, the
+    message id and the serial number of a command from the cloud (`bridge.broker.commands`).
     """
 
     packet_id: int = 0
     chosen: list[tuple[str, str]] = []
     retained: bool = False
     again: bool = False
+    command: tuple[str, str, int] | None = None
 
 
 class StoredRetained(msgspec.Struct, frozen=True, array_like=True):

@@ -1,6 +1,7 @@
 """The terms of one delivery: what all subscriptions of one device together make of a message.
 
-A device gets each message once, however many of its filters match.
+A device gets each message once, however many of its filters match; of those who share a
+subscription one gets it.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ from bridge.mqtt.packet import Subscription
 
 if TYPE_CHECKING:
     from bridge.broker.subscriber import Subscriber
+    from bridge.policy.subscriptions import SharedGroup
 
-__all__ = ["Terms", "merge"]
+__all__ = ["Terms", "choose", "merge"]
 
 Terms: TypeAlias = tuple[int, bool, tuple[int, ...]]  # QoS, RETAIN, Subscription Identifiers
 
@@ -42,3 +44,17 @@ def merge(
     if qos < 0:
         return None
     return min(qos, message.qos), retain, identifiers
+
+
+def choose(
+    group: SharedGroup[Subscriber, Subscription], message: Message
+) -> tuple[Subscriber, Subscription] | None:
+    """Who of a group gets the message: somebody who is connected, if there is one."""
+    topic, members = message.topic, group.members
+    picked = group.choose(lambda one: one.link is not None and one.rights.may_receive(topic))
+    if picked is None and message.qos:
+        # Of those who sleep, one that asked for QoS 0 would get nothing.
+        picked = group.choose(
+            lambda one: one.outlives and members[one].qos > 0 and one.rights.may_receive(topic)
+        )
+    return picked

@@ -98,7 +98,9 @@ def _zeromq_sink(config: Config) -> tuple[str, str]:
 
 def _banner(config: Config, listeners: list[str], notes: list[str]) -> str:
     """What a person wants to know once it runs: where it listens, where it keeps, where it sends."""
+    from bridge.config.commands import broker_of
     from bridge.sinks.options import describe
+    from bridge.sources.options import describe_source
 
     lines = [f"edgespool is ready: gateway {config.gateway}"]
     lines += [f"  devices  {url}" for url in listeners]
@@ -106,6 +108,9 @@ def _banner(config: Config, listeners: list[str], notes: list[str]) -> str:
     for name, route in config.routes.items():
         to = ", ".join(f"{sink} ({describe(config.sinks[sink].options)})" for sink in route.to)
         lines.append(f"  route    {name}: {', '.join(route.from_)} -> {to}")
+    for name, command in config.commands.items():
+        source = describe_source(command.from_.options, broker_of(config, command))
+        lines.append(f"  command  {name}: {source} -> {command.to}")
     lines.append(f"  status   {f'http://{config.web.listen}' if config.web else 'off'}")
     lines += [f"  note     {note}" for note in notes]
     return "\n".join(lines)

@@ -117,6 +117,7 @@ def render(status: Status, now: datetime) -> Iterator[str]:
         ],
         "<<>>>>>>>",
     )
+    yield from _commands(status)
     yield from _dead_letters(status)
 
 
@@ -131,6 +132,29 @@ def _dead_letters(status: Status) -> Iterator[str]:
         yield from table(("DEAD LETTERS OF", "COUNT", "REASON"), rows, "<><")
     for route, letters in status.dead_letters_dropped.items():
         yield f"  {letters:,} more of {printable(route)} had to make way for newer ones"
+
+
+def _commands(status: Status) -> Iterator[str]:
+    if status.commands:
+        yield ""
+        yield from table(
+            ("COMMANDS", "STATE", "RECEIPT", "RECEIVED", "WAITING", "DONE", "EXPIRED", "FAILED"),
+            [
+                (
+                    name,
+                    one.state,
+                    one.receipt,
+                    count(one.received),
+                    count(one.waiting),
+                    count(one.stored + one.delivered),
+                    count(one.expired),
+                    count(one.rejected + one.undeliverable),
+                )
+                for name, one in status.commands.items()
+            ],
+            "<<<>>>>>",
+            notes=[one.reason for one in status.commands.values()],
+        )
 
 
 def _since(moment: str, now: datetime) -> str:

@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
+from bridge.config.commands import broker_of
 from bridge.config.doors import check_places
 from bridge.config.load import load
 from bridge.config.rights import load_access
@@ -20,6 +21,7 @@ from bridge.config.routes import warnings
 from bridge.config.users import users_warnings
 from bridge.errors import ConfigError
 from bridge.sinks.options import AmqpOptions, SinkOptions, ZeromqOptions, describe, located
+from bridge.sources.options import describe_source
 
 __all__ = ["validate_file"]
 
@@ -33,12 +35,12 @@ def validate_file(path: Path) -> int:
         config = load(path)
         users, rules = load_access(config)
         for name, sink in config.sinks.items():
-            library, extra = LIBRARIES.get(sink.kind, ("", ""))
-            if library and find_spec(library) is None:
-                raise ConfigError(
-                    f"{path} sinks.{name}: {library} is missing; pip install 'edgespool[{extra}]'"
-                )
-            _check_files(path, name, located(sink.options, config.locate))
+            _check_library(path, f"sinks.{name}", sink.kind)
+            _check_files(path, f"sinks.{name}", located(sink.options, config.locate))
+        for name, command in config.commands.items():
+            _check_library(path, f"commands.{name}", command.from_.kind)
+            if (broker := broker_of(config, command)) is not None:
+                _check_files(path, f"commands.{name}.from", broker)
         check_places(config)
     except ConfigError as error:
         print(error, file=sys.stderr)
@@ -54,28 +56,37 @@ def validate_file(path: Path) -> int:
     for name, route in config.routes.items():
         to = ", ".join(route.to)
         print(f"  route     {name}: {', '.join(route.from_)} -> {to}, address {route.address}")
+    for name, command in config.commands.items():
+        source = describe_source(command.from_.options, broker_of(config, command))
+        print(f"  command   {name}: {source} -> {command.to}, receipt {command.receipt}")
     print(f"  status    {config.web.listen if config.web else 'off'}")
     for warning in warnings(config) + users_warnings(users):
         print(f"  warning   {warning}")
     return 0
 
 
-def _check_files(path: Path, name: str, options: SinkOptions) -> None:
-    """Find what would keep a sink from ever connecting, without connecting."""
+def _check_library(path: Path, where: str, kind: str) -> None:
+    library, extra = LIBRARIES.get(kind, ("", ""))
+    if library and find_spec(library) is None:
+        raise ConfigError(f"{path} {where}: {library} is missing; pip install 'edgespool[{extra}]'")
+
+
+def _check_files(path: Path, where: str, options: SinkOptions) -> None:
+    """Find what would keep a far end from ever connecting, without connecting."""
     if isinstance(options, ZeromqOptions) and options.curve is not None:
         from bridge.sinks.curve import from_options
 
         try:
             from_options(options.curve)
         except ConfigError as error:
-            raise ConfigError(f"{path} sinks.{name}.zeromq.curve.{error}") from None
+            raise ConfigError(f"{path} {where}.zeromq.curve.{error}") from None
     if isinstance(options, AmqpOptions) and options.tls is not None:
         from bridge.sinks.amqp_tls import client_context
 
         try:
             client_context(options.tls)
         except ConfigError as error:
-            raise ConfigError(f"{path} sinks.{name}.amqp.tls: {error}") from None
+            raise ConfigError(f"{path} {where}.amqp.tls: {error}") from None
 
 
 def _counted(things: Sized | None, what: str) -> str:

@@ -3,7 +3,7 @@
     parse ──► values, and the place of each ─┐
     secrets ► ${env:…} filled in             ├─► load ──► Config
     model ──► types, bounds, defaults        │      └──► or one report of every mistake
-    routes ─► what the parts say of another ─┤
+    routes, commands ► what the parts say of another ─┤
     explain ► where a mistake stands ────────┘
 
 Nobody else in the house sees YAML, pydantic's errors or the environment.

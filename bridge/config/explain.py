@@ -14,6 +14,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from bridge.config.commands import check_commands
 from bridge.config.model import Config
 from bridge.config.parse import Document, Place, resolve
 from bridge.config.problem import ConfigProblems, Path, Problem, spell_path
@@ -60,7 +61,7 @@ class Report:
             if (path, text) not in seen:
                 seen.add((path, text))
                 self._add(path, text, at_key=at_key)
-        for path, text, column in check_routes(data):
+        for path, text, column in (*check_routes(data), *check_commands(data)):
             self._add(path, text, offset=column)
         return config
 

@@ -1,6 +1,6 @@
 """What a configuration may say, key by key; the types are also the JSON Schema.
 
-    version  gateway  listeners  access  store  sinks  routes  web  sys  limits
+    version  gateway  listeners  access  store  sinks  routes  commands  web  sys  limits
 
 A value is judged here by itself. What one part says about another, such as a route
 about its sink, is judged in `routes`; where a mistake stands, only `load` knows.
@@ -29,6 +29,7 @@ from pydantic import (
 
 from bridge.broker.limits import Limits
 from bridge.config.access import Access
+from bridge.config.command import Command
 from bridge.config.limits import HouseLimits, resolve_limits
 from bridge.config.listeners import Listener
 from bridge.config.problem import Path as DocumentPath
@@ -37,6 +38,7 @@ from bridge.config.secrets import MASK, mask_url
 from bridge.config.words import HostPort, Name, Section, split_host_port
 from bridge.policy.units import Duration, Size
 from bridge.sinks.options import OPTIONS, AmqpOptions, MemoryOptions, SinkOptions, ZeromqOptions
+from bridge.sources.options import AmqpSourceOptions
 
 __all__ = ["Config", "SinkEntry", "default_config"]
 
@@ -183,6 +185,7 @@ class Config(Section):
     store: Annotated[Store, Field(default_factory=Store)]
     sinks: Annotated[dict[Name, SinkEntry], Field(default_factory=dict)]
     routes: Annotated[dict[Name, Route], Field(default_factory=dict)]
+    commands: Annotated[dict[Name, Command], Field(default_factory=dict)]
     web: Annotated[Web | None, BeforeValidator(_web_or_off), Field(default_factory=Web)]
     sys: Annotated[Sys | None, BeforeValidator(_sys_or_off), Field(default_factory=Sys)]
     access: Annotated[Access, Field(default_factory=Access)]
@@ -215,16 +218,21 @@ class Config(Section):
         self._exposed = exposed
 
     def exposed_passwords(self) -> list[str]:
-        """The sinks whose password stands in a file that everyone on this machine can read."""
+        """Whose password stands in a file that everyone on this machine can read: `sinks.NAME`, …"""
         if not self._exposed:
             return []
+        sections: dict[DocumentPath, AmqpOptions | AmqpSourceOptions | None] = {
+            ("sinks", name, "amqp"): entry.amqp for name, entry in self.sinks.items()
+        }
+        for name, command in self.commands.items():
+            sections["commands", name, "from", "amqp"] = command.from_.amqp
         return [
-            name
-            for name, entry in self.sinks.items()
-            if entry.amqp is not None
+            f"{section[0]}.{section[1]}"
+            for section, options in sections.items()
+            if options is not None
             and any(
                 path not in self._secrets and urlsplit(url.get_secret_value()).password
-                for path, url in _urls_of(name, entry.amqp)
+                for path, url in _urls_of(section, options)
             )
         ]
 
@@ -252,9 +260,10 @@ class Config(Section):
     __str__ = __repr__
 
 
-def _urls_of(name: str, options: AmqpOptions) -> Iterator[tuple[DocumentPath, SecretStr]]:
-    """Where each url of a sink stands in the document, and what it is."""
-    path: DocumentPath = ("sinks", name, "amqp")
+def _urls_of(
+    path: DocumentPath, options: AmqpOptions | AmqpSourceOptions
+) -> Iterator[tuple[DocumentPath, SecretStr]]:
+    """Where each url of a broker stands in the document, and what it is."""
     if options.url is not None:
         yield (*path, "url"), options.url
     for index, url in enumerate(options.urls or ()):

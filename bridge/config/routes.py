@@ -149,6 +149,8 @@ def warnings(config: Config) -> list[str]:
         found.append("there are no routes: what devices publish reaches other devices, and no cloud")
     used = {sink for route in config.routes.values() for sink in route.to}
     used |= {route.fallback.to for route in config.routes.values() if route.fallback is not None}
+    sources = [command.from_.amqp for command in config.commands.values()]
+    used |= {source.sink for source in sources if source is not None and source.sink is not None}
     found += [f"sinks.{name}: no route leads there" for name in config.sinks if name not in used]
     for name, route in config.routes.items():
         for sink in [*route.to, *([route.fallback.to] if route.fallback is not None else [])]:
@@ -156,9 +158,9 @@ def warnings(config: Config) -> list[str]:
             if entry is not None and isinstance(entry.options, MemoryOptions):
                 found.append(f"routes.{name}: loses messages, because the sink {sink!r} is only memory")
     found += [
-        f"sinks.{name}: a password stands in a file that everyone on this machine can read; "
+        f"{whose}: a password stands in a file that everyone on this machine can read; "
         "chmod 600 it, or write ${cred:NAME} or ${file:/PATH} instead"
-        for name in config.exposed_passwords()
+        for whose in config.exposed_passwords()
     ]
     if config.web is not None and not is_loopback(split_host_port(config.web.listen)[0]):
         found.append(f"web.listen: everyone who can reach {config.web.listen} can read the status")

@@ -22,7 +22,8 @@ def json_schema() -> dict[str, Any]:
     properties = schema["properties"]
     for section in ("web", "sys"):
         properties[section]["anyOf"] = [{"$ref": f"#/$defs/{section.title()}"}, {"const": "off"}]
-    schema["$defs"]["SinkEntry"].update(minProperties=1, maxProperties=1)
+    for section in ("SinkEntry", "CommandSource"):
+        schema["$defs"][section].update(minProperties=1, maxProperties=1)
     stack: list[Any] = [schema]
     while stack:
         node = stack.pop()

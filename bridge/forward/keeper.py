@@ -47,8 +47,9 @@ class Keeper:
     `stalls` counts the links that were given up because nothing was confirmed.
     """
 
-    def __init__(self, sink: Sink) -> None:
+    def __init__(self, sink: Sink, what: str = "sink") -> None:
         self.sink = sink
+        self._what = what  # a source is kept in the same way
         self.up = False
         self.stalled = False
         self.stalls = 0
@@ -133,7 +134,7 @@ class Keeper:
 
     def _sad(self, reason: str) -> None:
         if self._reason == _NEW:
-            log.warning("sink away sink=%s reason=%s", self.sink.name, reason)
+            log.warning("%s away %s=%s reason=%s", self._what, self._what, self.sink.name, reason)
         self._reason, self.stalled = reason, False
 
     def _opened(self) -> None:
@@ -147,7 +148,14 @@ class Keeper:
         now_ns = time.time_ns()
         away_s = (now_ns - self.since_ns) / 1e9
         self.since_ns, self.since_s, self._reason = now_ns, time.monotonic(), ""
-        log.info("sink up sink=%s away_s=%.1f retries=%d", self.sink.name, away_s, self._attempt)
+        log.info(
+            "%s up %s=%s away_s=%.1f retries=%d",
+            self._what,
+            self._what,
+            self.sink.name,
+            away_s,
+            self._attempt,
+        )
 
     def _gone(self, reason: str) -> None:
         """The link is no more. An outage that goes on is neither said nor dated again."""
@@ -159,4 +167,4 @@ class Keeper:
         if was_up:
             self.since_ns, self.since_s = time.time_ns(), time.monotonic()
             what = "stalled" if self.stalled else "away"
-            log.warning("sink %s sink=%s reason=%s", what, self.sink.name, reason)
+            log.warning("%s %s %s=%s reason=%s", self._what, what, self._what, self.sink.name, reason)

@@ -31,14 +31,13 @@ A session decides and remembers; it does not write, wait, or look at a clock.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from enum import Enum
 from typing import Final, TypeAlias
 
-import msgspec
-
 from bridge.errors import MalformedPacket
-from bridge.message import Jumps, Message, Properties, age_ns
+from bridge.message import Jumps, Message
+from bridge.mqtt.delivery import NO_TOKEN, Delivery, Ending, InFlight, Stage, Watch, expired, publish_of
 from bridge.mqtt.packet import Pubcomp, Publish, Pubrel, Subscription, Will
 from bridge.mqtt.reason import ReasonCode
 
@@ -55,7 +54,6 @@ __all__ = [
     "expired",
 ]
 
-NO_TOKEN: Final = -1  # of a delivery that nobody wants to hear about again
 EXPIRY_NEVER_S: Final = 0xFFFF_FFFF
 PACKET_ID_MAX: Final = 65_535
 
@@ -71,45 +69,13 @@ class Arrival(Enum):
     STORED = "answer PUBREC now"
 
 
-class Stage(Enum):
-    """What an in-flight delivery waits for."""
-
-    PUBACK = "PUBACK"
-    PUBREC = "PUBREC"
-    PUBCOMP = "PUBCOMP"
-
-
-class Delivery(msgspec.Struct, frozen=True, gc=False):
-    """One message for this session. Without `message`, it is loaded by `token`.
-
-    `size` is what it counts against the queue's bytes; `share` is the shared
-    subscription that it is for, `$share` included, and empty otherwise.
-    """
-
-    token: int
-    qos: int
-    retain: bool = False
-    subscription_identifiers: tuple[int, ...] = ()
-    message: Message | None = None
-    size: int = 0
-    share: str = ""
-
-
-class InFlight(msgspec.Struct, gc=False):
-    """A delivery that was sent. `sent` is False while it waits to be repeated on a new connection."""
-
-    delivery: Delivery
-    stage: Stage
-    sent: bool = True
-
-
 class Session:
     """What is kept for one Client Identifier. The plain attributes are the caller's to read and set.
 
     `subscriptions` are by Topic Filter. The session ends `expiry_interval_s` after its
     connection (0xFFFFFFFF: never; 3.1.1 with Clean Session 0 is the same). `admit` says
-    whether the client may (still) receive a topic; None: everything. The bounds may be changed
-    before `reconnect`.
+    whether the client may (still) receive a topic; None: everything. `watched` has, by
+    token, who is to be told how a delivery ends. The bounds may be changed before `reconnect`.
     """
 
     __slots__ = (
@@ -131,6 +97,7 @@ class Session:
         "queued_bytes",
         "subscriptions",
         "taken",
+        "watched",
         "will",
         "window_max",
     )
@@ -159,6 +126,7 @@ class Session:
         self.inbound: dict[int, bool] = {}  # QoS 2 packet identifier → whether it is stored
         self.half_stored: dict[int, int] = {}  # the same → where it lies already, in the caller's bits
         self.in_flight: dict[int, InFlight] = {}
+        self.watched: dict[int, Watch] = {}
         self.taken = NO_TOKEN
         self.queued_bytes = 0
         self._queue: deque[Delivery] = deque()
@@ -245,12 +213,28 @@ class Session:
         """Forget what is queued under tokens before `token`, and say how much that was.
 
         Their messages are gone for good; without this they would keep their places, and
-        a full queue stay full until the client comes. Deliveries with NO_TOKEN stay.
+        a full queue stay full until the client comes. Deliveries in memory stay.
         """
-        before = len(self._queue)
-        self._queue = deque(each for each in self._queue if each.token >= token or each.token == NO_TOKEN)
+        return self._drop(lambda each: NO_TOKEN < each.token < token, Ending.PUSHED_OUT)
+
+    def drop_expired(self, tokens: Container[int]) -> int:
+        """Forget what is queued under these tokens: its time is over. Say how much that was."""
+        return self._drop(lambda each: each.token in tokens, Ending.EXPIRED)
+
+    def _drop(self, unwanted: Callable[[Delivery], bool], ending: Ending) -> int:
+        queue, self._queue = self._queue, deque()
+        dropped: list[Delivery] = []
+        for each in queue:
+            (dropped if unwanted(each) else self._queue).append(each)
         self.queued_bytes = sum(each.size for each in self._queue)
-        return before - len(self._queue)
+        for each in dropped:
+            self.end(each.token, ending)
+        return len(dropped)
+
+    def end(self, token: int, ending: Ending, reason: int = 0) -> None:
+        """Say how a delivery ended, if anybody asked; after that nobody is told again."""
+        if (watch := self.watched.pop(token, None)) is not None:
+            watch(ending, reason)
 
     def shared(self) -> list[Delivery]:
         """What of shared subscriptions is not done: others get it when the session ends, but not
@@ -261,8 +245,8 @@ class Session:
     def oldest(self) -> int | None:
         """The lowest token that is not settled, or None when all are."""
         tokens = [found.delivery.token for found in self.in_flight.values()]
-        tokens += [next((each.token for each in self._queue if each.token != NO_TOKEN), NO_TOKEN)]
-        return min((token for token in tokens if token != NO_TOKEN), default=None)
+        tokens += [next((each.token for each in self._queue if each.token > NO_TOKEN), NO_TOKEN)]
+        return min((token for token in tokens if token > NO_TOKEN), default=None)
 
     def take(self, now_ns: int, load: Load | None = None) -> list[Publish | Pubrel]:
         """What may be sent now, in order. What is left of a repetition comes first.
@@ -287,13 +271,14 @@ class Session:
             if message is None or expired(message, now_ns, self.jumps):
                 if delivery.qos:
                     self._packet_id()  # spent all the same: identifiers count what was queued, as elsewhere
+                self.end(delivery.token, Ending.GONE if message is None else Ending.EXPIRED)
                 continue
             packet_id = 0
             if delivery.qos:
                 packet_id = self._packet_id()
                 in_flight[packet_id] = InFlight(delivery, Stage.PUBACK if delivery.qos == 1 else Stage.PUBREC)
                 room -= 1
-            packets.append(_publish(delivery, message, packet_id, False, now_ns, self.jumps))
+            packets.append(publish_of(delivery, message, packet_id, False, now_ns, self.jumps))
         return packets
 
     def _message(self, delivery: Delivery, load: Load | None) -> Message | None:
@@ -321,7 +306,7 @@ class Session:
         found = self.in_flight.get(packet_id)
         if found is None or found.stage is not Stage.PUBACK:
             return False
-        self._settle(packet_id, found)
+        self._settle(packet_id, found, Ending.REFUSED if reason >= 0x80 else Ending.ANSWERED, reason)
         return True
 
     def pubrec(self, packet_id: int, reason: int = 0) -> Pubrel | None:
@@ -334,7 +319,7 @@ class Session:
         if found is None or found.stage is Stage.PUBACK:
             return None if reason >= 0x80 else Pubrel(packet_id, ReasonCode.PACKET_IDENTIFIER_NOT_FOUND)
         if reason >= 0x80:
-            self._settle(packet_id, found)
+            self._settle(packet_id, found, Ending.REFUSED, reason)
             return None
         self._has_answered(found)
         found.stage = Stage.PUBCOMP
@@ -346,18 +331,20 @@ class Session:
         found = self.in_flight.get(packet_id)
         if found is None or found.stage is not Stage.PUBCOMP:
             return False
-        self._settle(packet_id, found)
+        self._settle(packet_id, found, Ending.ANSWERED)
         return True
 
-    def let_go(self, packet_id: int) -> None:
-        """The PUBLISH could not be sent (too large for this client): settled, as if it had been answered
-        [MQTT-3.1.2-25]."""
+    def let_go(self, packet_id: int, ending: Ending = Ending.TOO_LARGE) -> None:
+        """The PUBLISH could not be sent (too large for this client) or is not to be sent again: settled,
+        as if it had been answered [MQTT-3.1.2-25]."""
         if (found := self.in_flight.get(packet_id)) is not None:
-            self._settle(packet_id, found)
+            self._settle(packet_id, found, ending)
 
-    def _settle(self, packet_id: int, found: InFlight) -> None:
+    def _settle(self, packet_id: int, found: InFlight, ending: Ending, reason: int = 0) -> None:
         self._has_answered(found)
         del self.in_flight[packet_id]
+        if self.watched:
+            self.end(found.delivery.token, ending, reason)
 
     def _has_answered(self, found: InFlight) -> None:
         """An answer to what this connection has not even repeated counts all the same."""
@@ -398,9 +385,13 @@ class Session:
                 message = self._message(found.delivery, load)
                 if message is None:
                     # Its record is gone, or the right to it: there is nothing left to repeat.
-                    self._settle(packet_id, found)
+                    self._settle(packet_id, found, Ending.GONE)
                     continue
-                packets.append(_publish(found.delivery, message, packet_id, True, now_ns, self.jumps))
+                if found.delivery.token in self.watched and expired(message, now_ns, self.jumps):
+                    # Whoever watches was promised that nothing comes late, and is told that it did not.
+                    self._settle(packet_id, found, Ending.EXPIRED)
+                    continue
+                packets.append(publish_of(found.delivery, message, packet_id, True, now_ns, self.jumps))
             room -= 1
             self._has_answered(found)
 
@@ -422,28 +413,3 @@ class Session:
         properties = self.will.properties
         delay_s = properties.will_delay_interval_s or 0 if properties is not None else 0
         return self._disconnected_at + min(delay_s, self.expiry_interval_s)
-
-
-def expired(message: Message, now_ns: int, jumps: Jumps = ()) -> bool:
-    """Whether nobody may get it any more [MQTT-3.3.2-5]."""
-    properties = message.properties
-    if properties is None or properties.message_expiry_interval_s is None:
-        return False
-    age = age_ns(message.received_ns, now_ns, jumps)
-    return age > properties.message_expiry_interval_s * 1_000_000_000
-
-
-def _publish(
-    delivery: Delivery, message: Message, packet_id: int, dup: bool, now_ns: int, jumps: Jumps
-) -> Publish:
-    properties = message.properties
-    if properties is not None and properties.message_expiry_interval_s is not None:
-        # What is left of it [MQTT-3.3.2-6]. A clock that was set back must not lengthen a life.
-        waited_s = age_ns(message.received_ns, now_ns, jumps) // 1_000_000_000
-        left_s = max(0, properties.message_expiry_interval_s - waited_s)
-        properties = msgspec.structs.replace(properties, message_expiry_interval_s=left_s)
-    if delivery.subscription_identifiers:  # [MQTT-3.3.4-3]
-        properties = msgspec.structs.replace(
-            properties or Properties(), subscription_identifiers=delivery.subscription_identifiers
-        )
-    return Publish(message.topic, message.payload, delivery.qos, delivery.retain, dup, packet_id, properties)

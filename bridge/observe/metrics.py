@@ -23,7 +23,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoM
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from bridge.observe.status import RouteStatus, Status
+from bridge.observe.status import CommandStatus, RouteStatus, Status
 
 __all__ = ["StatusCollector", "registry"]
 
@@ -59,6 +59,7 @@ class StatusCollector(Collector):
         yield from _store(status)
         yield from _sinks(status)
         yield from _routes(status.routes)
+        yield from _commands(status.commands)
         yield _gauge("dead_letters_messages", "Dead letters that wait for a decision.", status.dead_letters)
         yield from _dead_letters(status)
 
@@ -182,6 +183,32 @@ def _dead_letters(status: Status) -> Iterator[Metric]:
     for route, count in status.dead_letters_dropped.items():
         dropped.add_metric((route,), count)
     yield dropped
+
+
+# Of one route of commands, in the same way.
+_COMMAND_NOW = (("waiting", "Commands with devices, and not answered for.", "waiting"),)
+_COMMAND_TOTAL = (
+    ("received", "Commands that the source has handed out.", "received"),
+    ("stored", "Commands done by being stored, with receipt: stored.", "stored"),
+    ("delivered", "Commands that their device has acknowledged.", "delivered"),
+    ("expired", "Commands not delivered, because it was too late.", "expired"),
+    ("rejected", "Commands that made no PUBLISH, had no room, or were refused.", "rejected"),
+    ("undeliverable", "Commands for which nobody was subscribed.", "undeliverable"),
+    ("repeated", "Commands handed out again, and known.", "repeated"),
+)
+
+
+def _commands(commands: dict[str, CommandStatus]) -> Iterator[Metric]:
+    up = GaugeMetricFamily("edgespool_command_source_up", "1 while the source answers.", labels=("command",))
+    for name, state in commands.items():
+        up.add_metric((name,), float(state.state == "up"))
+    yield up
+    for family, facts in ((GaugeMetricFamily, _COMMAND_NOW), (CounterMetricFamily, _COMMAND_TOTAL)):
+        for metric, text, field in facts:
+            found = family(f"edgespool_command_{metric}", text, labels=("command",))
+            for name, state in commands.items():
+                found.add_metric((name,), getattr(state, field))
+            yield found
 
 
 def _gauge(name: str, text: str, value: float) -> Metric:

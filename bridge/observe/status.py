@@ -79,6 +79,25 @@ class RouteStatus(msgspec.Struct, frozen=True):
     dropped: dict[str, int] = {}  # the same by reason: "oldest", "newest"
 
 
+class CommandStatus(msgspec.Struct, frozen=True):
+    """One route of commands and its source."""
+
+    kind: str  # "amqp", …
+    address: str  # without secrets
+    state: Literal["up", "down", "stalled"]
+    since: str  # RFC 3339, when this state began
+    reason: str  # why it is down, or why commands are left in the queue; empty when they are not
+    receipt: str  # "stored" or "device"
+    received: int  # handed out by the source
+    waiting: int  # with devices, and not answered for
+    stored: int  # done, with receipt: stored
+    delivered: int  # acknowledged by their device
+    expired: int  # not delivered, because it was too late
+    rejected: int  # no valid PUBLISH, no room in a session, or refused by the device
+    undeliverable: int  # nobody to give it to
+    repeated: int  # handed out again, and known
+
+
 class Status(msgspec.Struct, frozen=True):
     """Everything. `ready` is false, and `reasons` says why, while messages cannot be taken safely."""
 
@@ -95,3 +114,4 @@ class Status(msgspec.Struct, frozen=True):
     dead_letters: int  # those that wait for somebody to decide about them
     dead_letters_by_route: dict[str, dict[str, int]] = {}  # the same: route, kind of reason
     dead_letters_dropped: dict[str, int] = {}  # those that had to make way for newer ones, by route
+    commands: dict[str, CommandStatus] = {}

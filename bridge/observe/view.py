@@ -14,9 +14,10 @@ from typing import Literal
 from bridge import __version__
 from bridge.broker.broker import Broker
 from bridge.forward.forwarder import Forwarder
+from bridge.forward.intake import Intake
 from bridge.forward.keeper import Keeper
 from bridge.forward.letters import Letters
-from bridge.observe.status import MqttStatus, RouteStatus, SinkStatus, Status, StoreStatus
+from bridge.observe.status import CommandStatus, MqttStatus, RouteStatus, SinkStatus, Status, StoreStatus
 from bridge.store import Spool
 
 __all__ = ["View"]
@@ -48,6 +49,7 @@ class View:
         self._started_ns = time.time_ns()
         self._started = time.monotonic()
         self.listeners: list[str] = []  # their URLs, as they open
+        self.intakes: list[tuple[Intake, str, str]] = []  # with kind and address, as they begin
 
     def status(self) -> Status:
         """One snapshot of everything; waits for nothing."""
@@ -98,6 +100,7 @@ class View:
             dead_letters=self._letters.waiting,
             dead_letters_by_route={route: dict(kinds) for route, kinds in self._letters.counts.items()},
             dead_letters_dropped=dict(self._letters.lost),
+            commands={one.route.name: _command_status(one, kind, at) for one, kind, at in self.intakes},
         )
 
     def _reasons(self) -> list[str]:
@@ -117,6 +120,12 @@ class View:
             facts[f"{about}/messages"] = status.backlog_messages
             facts[f"{about}/bytes"] = status.backlog_bytes
             facts[f"{about}/age"] = f"{status.oldest_age_s:.0f} seconds"
+        for intake, _, _ in self.intakes:
+            about = f"commands/{intake.route.name}"
+            facts[f"{about}/state"] = intake.keeper.state
+            facts[f"{about}/waiting"] = intake.waiting
+            for word in ("received", "stored", "delivered", "expired", "rejected", "undeliverable"):
+                facts[f"{about}/{word}"] = getattr(intake, word)
         return facts
 
     def dropped(self) -> dict[str, dict[str, int]]:
@@ -152,6 +161,26 @@ class View:
             lost=forwarder.lost + self._broker.inlet.lost(name),
             dropped=self.dropped()[name],
         )
+
+
+def _command_status(intake: Intake, kind: str, address: str) -> CommandStatus:
+    keeper = intake.keeper
+    return CommandStatus(
+        kind=kind,
+        address=address,
+        state=keeper.state,
+        since=_rfc3339(keeper.since_ns),
+        reason=keeper.reason or intake.held_back,
+        receipt=intake.route.receipt,
+        received=intake.received,
+        waiting=intake.waiting,
+        stored=intake.stored,
+        delivered=intake.delivered,
+        expired=intake.expired,
+        rejected=intake.rejected,
+        undeliverable=intake.undeliverable,
+        repeated=intake.repeated,
+    )
 
 
 def _rfc3339(ns: int) -> str:

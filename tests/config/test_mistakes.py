@@ -8,6 +8,8 @@ SINK = "sinks: {lab: {zeromq: {connect: tcp://10.0.0.5:5556}}}\n"
 ROUTE = "version: 1\n" + SINK + "routes:\n  r:\n    from: a/{line}/#\n    to: lab\n"
 TWO = ROUTE.replace("5556}}", "5556}}, x: {memory: {}}")
 
+COMMANDS = "version: 1\nsinks: {lab: {memory: {}}, cloud: {amqp: {url: amqp://h}}}\ncommands:\n  c: {"
+
 MISTAKES = [
     # ---- the document ----
     ("‸[1, 2]", "must have keys and values"),
@@ -124,6 +126,20 @@ MISTAKES = [
     ("version: 1\ngateway: ‸${file:relative}", "begins with /"),
     ("version: 1\ngateway: ‸${cred:name}", "there are no credentials here"),
     ("version: 1\ngateway: ‸${cred:../name}", "without a folder"),
+    # ---- commands ----
+    (COMMANDS + "from: {amqp: {sink: ‸clout, queue: q}}, to: a}", "did you mean 'cloud'?"),
+    (COMMANDS + "from: {amqp: {sink: ‸lab, queue: q}}, to: a}", "is no RabbitMQ"),
+    (COMMANDS + "from: {amqp: ‸{queue: q}}, to: a}", "write 'sink: NAME'"),
+    (COMMANDS + "from: {amqp: ‸{sink: cloud, queue: q, url: amqp://h}}, to: a}", "leave 'url' out"),
+    (COMMANDS + "from: {amqp: ‸{queue: q, url: http://h}}, to: a}", "must be amqp://user:"),
+    (COMMANDS + "from: {amqp: {sink: cloud, queue: q, prefetch: ‸0}}, to: a}", "must be at least 1"),
+    (COMMANDS + "from: ‸{}, to: a}", "needs exactly one of amqp"),
+    (COMMANDS + "from: {memory: {}}, to: 'a/{‸topik}'}", "unknown field 'topik'"),
+    (COMMANDS + "from: {memory: {}}, to: ‸a/+}", "wildcards"),
+    (COMMANDS + "from: {memory: {}}, to: ‸$SYS/x}", "the gateway's own"),
+    (COMMANDS + "from: {memory: {}}, to: a, qos: ‸3}", "must be at most 2"),
+    (COMMANDS + "from: {memory: {}}, to: a, max_age: ‸10}", "has no unit"),
+    ("version: 1\ncommands: {c: ‸{from: {memory: {}}, to: a, qos: 0, receipt: device}}", "write 'qos: 1'"),
 ]  # fmt: skip
 
 

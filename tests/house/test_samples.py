@@ -22,13 +22,14 @@ from paho.mqtt.client import CallbackAPIVersion, Client, MQTTv5
 from paho.mqtt.publish import multiple
 from paho.mqtt.reasoncodes import ReasonCode
 
+from tests.broker.device import Device
 from tests.broker.wires import WireDevice
 from tests.gateway import until
 from tests.house.receiver import FarEnd
 from tests.house.shipped import Shipped
 from tests.pki import client_context, write_sample
 from tests.servers import RabbitMQ, free_port
-from tests.sinks.queues import take_all
+from tests.sinks.queues import channel_to, take_all
 
 ROOT = Path(__file__).parents[2]
 TO_ZEROMQ = ["config/quickstart.yaml", "deploy/edgespool.yaml", "deploy/image.yaml"]
@@ -36,6 +37,7 @@ TO_RABBITMQ = ["config/rabbitmq.yaml", "deploy/compose-config.yaml"]
 FAN_IN = "config/zeromq-fan-in.yaml"
 ACCESS = "config/users-and-rules.yaml"
 TLS = "config/tls.yaml"
+COMMANDS = "config/commands.yaml"
 NOT_OURS = ["deploy/compose.yaml"]  # a file of docker's
 COUNT = 50
 
@@ -56,7 +58,7 @@ def test_no_sample_is_left_out() -> None:
     shipped = {
         str(path.relative_to(ROOT)) for name in ("config", "deploy") for path in (ROOT / name).glob("*.yaml")
     }
-    assert shipped == {*TO_ZEROMQ, *TO_RABBITMQ, FAN_IN, ACCESS, TLS, *NOT_OURS}
+    assert shipped == {*TO_ZEROMQ, *TO_RABBITMQ, FAN_IN, ACCESS, TLS, COMMANDS, *NOT_OURS}
 
 
 @pytest.mark.parametrize("file", TO_ZEROMQ)
@@ -228,3 +230,26 @@ async def test_the_tls_sample_lets_in_devices_with_certificates_by_both_its_door
         assert gateway.stop() == 0
     finally:
         gateway.kill()
+
+
+async def test_the_sample_with_commands_brings_one_to_its_device_and_buries_what_nobody_can_have(
+    tmp_path: Path, rabbitmq: RabbitMQ
+) -> None:
+    gateway = Shipped(tmp_path, ROOT / COMMANDS, zeromq=None, environ={"AMQP_URL": rabbitmq.url})
+    gateway.validate()
+    gateway.start()
+    try:
+        device = await Device.connect(gateway.port, "press-1", expiry_s=3600)
+        await device.subscribe("plant/press-1/set")
+        await until(lambda: gateway.status()["commands"]["setpoints"]["state"] == "up", 30)
+        with channel_to(rabbitmq.url) as channel:
+            for key, body in (("plant-7.press-1", b"on"), ("plant-7.press-9", b"lost")):
+                channel.basic_publish("commands", key, body)
+        assert await device.receive(1) == [b"on"]
+        await until(lambda: gateway.status()["commands"]["setpoints"]["delivered"] == 1, 30)
+        assert await until(lambda: take_all(rabbitmq.url, "dead-commands"), 30)
+        device.drop()
+        assert gateway.stop() == 0
+    finally:
+        gateway.kill()
+    assert take_all(rabbitmq.url, "plant-7.commands") == []

@@ -1,6 +1,6 @@
 """Status documents for tests: a house in the middle of an outage."""
 
-from bridge.observe.status import MqttStatus, RouteStatus, SinkStatus, Status, StoreStatus
+from bridge.observe.status import CommandStatus, MqttStatus, RouteStatus, SinkStatus, Status, StoreStatus
 
 MQTT = MqttStatus(
     listeners=["mqtt://127.0.0.1:1883"],
@@ -54,4 +54,15 @@ STATUS = Status(
         "all": RouteStatus("lab", 0, 0, 0.0, 990, 0, 0, 0),
     },
     dead_letters=2,
+    commands={
+        "setpoints": CommandStatus(
+            "amqp",
+            "amqps://mq.example.com queue=plant-7.commands",
+            "up",
+            "2025-11-23T20:00:00Z",
+            "all 10000 places of prefetch are taken",
+            "device",
+            *(21, 22, 23, 24, 25, 26, 27, 28),
+        )
+    },
 )

@@ -56,6 +56,15 @@ EXPECTED = [
     ("edgespool_route_dropped_total", {"route": "telemetry", "reason": "newest"}, 3),
     ("edgespool_route_backlog_messages", {"route": "all"}, 0),
     ("edgespool_dead_letters_messages", {}, 2),
+    ("edgespool_command_source_up", {"command": "setpoints"}, 1),
+    ("edgespool_command_received_total", {"command": "setpoints"}, 21),
+    ("edgespool_command_waiting", {"command": "setpoints"}, 22),
+    ("edgespool_command_stored_total", {"command": "setpoints"}, 23),
+    ("edgespool_command_delivered_total", {"command": "setpoints"}, 24),
+    ("edgespool_command_expired_total", {"command": "setpoints"}, 25),
+    ("edgespool_command_rejected_total", {"command": "setpoints"}, 26),
+    ("edgespool_command_undeliverable_total", {"command": "setpoints"}, 27),
+    ("edgespool_command_repeated_total", {"command": "setpoints"}, 28),
 ]
 
 
