@@ -34,6 +34,8 @@ all)
     there mosquitto || need mosquitto
     there mosquitto_pub || need mosquitto-clients
     there strace || need strace
+    there nft || need nftables
+    there tc || need iproute2
     there mkfs.xfs || need xfsprogs
     there nbdkit || need nbdkit
     there nbdfuse || need libnbd-bin

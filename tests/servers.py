@@ -246,6 +246,7 @@ class TcpProxy:
         self.heard = b""  # what clients said first
         self.cuts = 0
         self.bytes_per_s = 0.0  # zero: as fast as it goes
+        self.delay_s = 0.0  # of every byte, in each direction; the line holds as many as that takes
         self._to = (server_host, server_port)
         self._up = asyncio.Event()
         self._down = asyncio.Event()
@@ -298,6 +299,8 @@ class TcpProxy:
     async def _pump(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, flowing: asyncio.Event
     ) -> None:
+        if self.delay_s:
+            await self._pump_late(reader, writer, flowing)
         while data := await reader.read(2**16):
             if flowing is self._up and len(self.heard) < 1024:
                 self.heard += data[:64]
@@ -307,3 +310,24 @@ class TcpProxy:
             writer.write(data)
             await writer.drain()
         raise ConnectionResetError  # one half closed: the other follows
+
+    async def _pump_late(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, flowing: asyncio.Event
+    ) -> None:
+        """As `_pump`, and everything arrives `delay_s` after it was sent, in the same pieces."""
+        loop = asyncio.get_running_loop()
+        line: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
+
+        async def arrive() -> None:
+            while True:
+                at, data = await line.get()
+                await asyncio.sleep(at - loop.time())
+                await flowing.wait()
+                writer.write(data)
+                await writer.drain()
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(arrive())
+            while data := await reader.read(2**16):
+                line.put_nowait((loop.time() + self.delay_s, data))
+            raise ConnectionResetError

@@ -30,7 +30,9 @@ from bridge.sinks.curve import CALL_FAILED, HANDSHAKE_MS, Curve, Gate, Server, w
 __all__ = ["Batch", "Received", "Receiver"]
 
 _HEARTBEAT_MS: Final = 2_000
-_HEARTBEAT_TIMEOUT_MS: Final = 6_000
+# A frame may be under way for so long on a slow line, and a heartbeat stands behind it.
+_HEARTBEAT_TIMEOUT_MS: Final = 60_000
+_HEARTBEAT_TTL_MS: Final = 6_000
 _LINGER_MS: Final = 1_000
 _GATE_S: Final = 5.0
 _metadata = msgspec.json.Decoder(list[dict[str, Any]])
@@ -131,7 +133,7 @@ class Receiver:
         socket: zmq.Socket[bytes] = context.socket(kind)
         socket.setsockopt(zmq.HEARTBEAT_IVL, _HEARTBEAT_MS)
         socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, _HEARTBEAT_TIMEOUT_MS)
-        socket.setsockopt(zmq.HEARTBEAT_TTL, _HEARTBEAT_TIMEOUT_MS)
+        socket.setsockopt(zmq.HEARTBEAT_TTL, _HEARTBEAT_TTL_MS)
         # The gateway's window bounds what arrives; at a mark of ZeroMQ's a large batch would be cut short.
         socket.rcvhwm = 0
         socket.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)

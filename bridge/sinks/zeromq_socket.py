@@ -29,6 +29,9 @@ __all__ = ["Socket"]
 FRAME_BYTES_MAX: Final = 64 << 10
 HEARTBEAT_MS: Final = 2_000
 HEARTBEAT_TIMEOUT_MS: Final = 6_000
+# What we ask the other end for: on a slow line our heartbeats stand behind our messages, one of which
+# may take a minute, and only a whole frame counts as a sign of life.
+HEARTBEAT_TTL_MS: Final = 60_000
 # Long enough for a last word to leave, short enough that nobody waits for it at the end of the process.
 LINGER_MS: Final = 250
 BACKLOG: Final = 1_024  # with ZeroMQ's hundred a crowd of strangers makes a receiver wait for seconds
@@ -91,7 +94,7 @@ class Socket:
         socket.rcvhwm = HEARD_MAX
         socket.setsockopt(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
         socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, HEARTBEAT_TIMEOUT_MS)
-        socket.setsockopt(zmq.HEARTBEAT_TTL, HEARTBEAT_TIMEOUT_MS)
+        socket.setsockopt(zmq.HEARTBEAT_TTL, HEARTBEAT_TTL_MS)
         socket.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
         if self._curve is not None:
             self._curve.secure(socket)

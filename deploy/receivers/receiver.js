@@ -35,7 +35,7 @@ async function answerAt(gate) {
 }
 
 async function main() {
-  const options = { heartbeatInterval: 2000, receiveHighWaterMark: 0, sendTimeout: 0 };
+  const options = { heartbeatInterval: 2000, heartbeatTimeout: 60000, receiveHighWaterMark: 0, sendTimeout: 0 };
   if (said["secret-key"]) {
     [options.curveSecretKey] = keys(said["secret-key"]);
     if (said.bind) {

@@ -42,6 +42,7 @@ class Clients:
 context = zmq.Context()
 socket = context.socket(zmq.ROUTER if said.bind else zmq.DEALER)
 socket.set(zmq.HEARTBEAT_IVL, 2000)
+socket.set(zmq.HEARTBEAT_TIMEOUT, 60_000)  # on a slow line a heartbeat stands behind a batch
 socket.set(zmq.RCVHWM, 0)
 if said.secret_key:
     [secret] = keys(said.secret_key)

@@ -16,6 +16,8 @@ RECEIVER = Path(__file__).parents[2] / "deploy" / "receivers" / "receiver.py"
 class FarEnd:
     """A receiver that writes what it answers for to a file; each of its lives has a file of its own."""
 
+    before: tuple[str, ...] = ()  # words that make it run somewhere else
+
     def __init__(self, folder: Path, endpoint: str, *options: str) -> None:
         self.endpoint = endpoint
         self._folder = folder
@@ -31,8 +33,8 @@ class FarEnd:
     def start(self) -> None:
         """It connects, or binds, as soon as it can."""
         self._lives.append(self._folder / f"{len(self._lives)}.jsonl")
-        command = [sys.executable, str(RECEIVER), self.endpoint, str(self._lives[-1]), *self._options]
-        self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+        command = [*self.before, sys.executable, str(RECEIVER), self.endpoint, str(self._lives[-1])]
+        self._process = subprocess.Popen([*command, *self._options], stdin=subprocess.DEVNULL)
 
     def kill(self) -> None:
         """SIGKILL. Safe to call again."""
