@@ -184,7 +184,7 @@ class _Consumer(Channel):
             else:
                 self._publish(settlement.reply, spelled)
         if parts:
-            self.connection.write(b"".join(parts))
+            self.connection.write_all(parts)
 
     def _spell(self, settlement: Settlement) -> bytes:
         method = _REJECT if settlement.reason else _ACK
@@ -214,7 +214,7 @@ class _Consumer(Channel):
         while self._oldest_reply <= self._replies and self._oldest_reply not in self._after_reply:
             self._oldest_reply += 1
         if done and self.connection is not None and not self.lost.done():
-            self.connection.write(b"".join(done))
+            self.connection.write_all(done)
 
 
 def _spelled(text: str | bytes | None) -> str:
