@@ -72,7 +72,7 @@ class AmqpRig:
         return [body for _, body in await asyncio.to_thread(take_all, self.server.url, DEAD)]
 
 
-@pytest.fixture(params=["classic", "quorum"])
+@pytest.fixture(params=["classic", pytest.param("quorum", marks=pytest.mark.long)])
 async def rig(request, rabbitmq):
     rig = AmqpRig(rabbitmq, request.param)
     async with contextlib.AsyncExitStack() as stack:
