@@ -87,7 +87,7 @@ class Fallback:
 
     def _first_is_good(self) -> bool:
         first = self._first
-        if not first.up or first.state == "up":
+        if not (first.up and first.stalled):
             return first.up
         return self._left_s() > 0 or self._monotonic() - self._tried_s >= self._after_s
 

@@ -32,7 +32,7 @@ __all__ = ["Keeper", "State"]
 
 log = logging.getLogger(__name__)
 
-State = Literal["up", "down", "stalled"]
+State = Literal["up", "down", "stalled", "blocked"]
 _NEW = "not opened yet"
 
 
@@ -63,8 +63,10 @@ class Keeper:
 
     @property
     def state(self) -> State:
-        """Whether it carries messages, as far as anybody can know."""
-        return "stalled" if self.stalled else "up" if self.up else "down"
+        """Whether it carries messages, as far as anybody can know; `blocked`: the far end asks us to wait."""
+        if self.stalled or not self.up:
+            return "stalled" if self.stalled else "down"
+        return "blocked" if getattr(self.sink, "waiting", "") else "up"
 
     @property
     def reason(self) -> str:
@@ -159,7 +161,7 @@ class Keeper:
 
     def _gone(self, reason: str) -> None:
         """The link is no more. An outage that goes on is neither said nor dated again."""
-        was_up = self.state == "up"
+        was_up = self.up and not self.stalled
         self.up, self._reason = False, reason
         self._is_up.clear()
         self.stalled = self.sink.stalled

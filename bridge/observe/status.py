@@ -59,7 +59,8 @@ class SinkStatus(msgspec.Struct, frozen=True):
 
     kind: str  # "amqp", "zeromq"
     address: str  # without secrets
-    state: Literal["up", "down", "stalled"]  # stalled: it lets us in, and confirms nothing
+    # stalled: it lets us in, and confirms nothing; blocked: it asks us to wait
+    state: Literal["up", "down", "stalled", "blocked"]
     since: str  # RFC 3339, when it last became up, or ceased to be
     reason: str  # why it is not up; empty when it is
     stalls: int = 0  # links given up since the start because nothing was confirmed
@@ -84,7 +85,7 @@ class CommandStatus(msgspec.Struct, frozen=True):
 
     kind: str  # "amqp", …
     address: str  # without secrets
-    state: Literal["up", "down", "stalled"]
+    state: Literal["up", "down", "stalled", "blocked"]
     since: str  # RFC 3339, when this state began
     reason: str  # why it is down, or why commands are left in the queue; empty when they are not
     receipt: str  # "stored" or "device"

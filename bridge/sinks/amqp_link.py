@@ -13,6 +13,7 @@ are written in pieces of 64 KiB, and confirmed by the stretch.
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -32,6 +33,8 @@ from bridge.sinks.base import PATIENCE_LOOKS, Outgoing, Refusal
 from bridge.sinks.line import Movement
 
 __all__ = ["Link"]
+
+log = logging.getLogger(__name__)
 
 # What lies in our own buffer is neither with the broker nor needed: the kernel's buffer keeps the line full.
 BUFFER_BYTES_MAX: Final = 1 << 20
@@ -266,9 +269,11 @@ class Link:
 
     def _on_blocked(self, _connection: Any, frame: Any) -> None:
         self.blocked = f"the broker has blocked publishers: {frame.method.reason}"
+        log.warning("sink blocked sink=%s reason=%s", self._name, frame.method.reason)
 
     def _on_unblocked(self, _connection: Any, _frame: Any) -> None:
         self.blocked = ""
+        log.info("sink not blocked any more sink=%s", self._name)
         self._progress_at = self._loop.time()
         self._pump()
 

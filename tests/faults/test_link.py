@@ -316,3 +316,44 @@ async def test_given_a_queue_that_rejects_when_full_then_the_rest_is_kept_until_
     assert told["dead_letters"] == told["routes"]["all"]["lost"] == 0
     assert verdict.arrived == count
     assert verdict.again == 0
+
+
+async def test_given_a_memory_alarm_then_the_block_is_said_and_is_neither_a_stall_nor_a_success(
+    tmp_path: Path, rabbitmq: RabbitMQ
+) -> None:
+    parts = _to_rabbitmq(rabbitmq.url, "alarmed", confirm_timeout="1s")
+    gateway, mark = Gateway(tmp_path / "gateway", **parts), ""
+    gateway.start()
+    try:
+        before = await _backlog(gateway, 500)
+        await _drained(gateway)
+        mark = "0"
+        await asyncio.to_thread(rabbitmq.rabbitmqctl, "set_vm_memory_high_watermark", mark)
+        during = Device("during", gateway.port, 3_000, 20_000)
+        await asyncio.wait_for(during.run(), 20)
+        await until(lambda: gateway.status()["sinks"]["cloud"]["state"] == "blocked")
+        began = time.monotonic()
+        while time.monotonic() - began < 2.5:  # twice as long as a stall would take to be seen
+            told = gateway.status()
+            assert told["sinks"]["cloud"]["state"] == "blocked"
+            assert "blocked publishers: low on memory" in told["sinks"]["cloud"]["reason"]
+            await asyncio.sleep(0.2)
+        route = told["routes"]["all"]
+        assert route["delivered"] + route["backlog_messages"] == 3_500
+        # What was sent before the broker said so is confirmed only if the queue has it.
+        arrivals = await asyncio.to_thread(_arrivals, rabbitmq.url, "alarmed")
+        assert route["delivered"] <= len(arrivals)
+        mark = "0.4"
+        await asyncio.to_thread(rabbitmq.rabbitmqctl, "set_vm_memory_high_watermark", mark)
+        await _drained(gateway)
+        told = gateway.status()
+        assert gateway.stop() == 0
+    finally:
+        gateway.kill()
+        if mark == "0":
+            await asyncio.to_thread(rabbitmq.rabbitmqctl, "set_vm_memory_high_watermark", "0.4")
+    assert (told["sinks"]["cloud"]["state"], told["sinks"]["cloud"]["stalls"]) == ("up", 0)
+    assert (told["routes"]["all"]["delivered"], told["dead_letters"]) == (3_500, 0)
+    arrivals += await asyncio.to_thread(_arrivals, rabbitmq.url, "alarmed")
+    assert judge(arrivals, [before, during]).arrived == len(arrivals) == 3_500
+    assert gateway.output().count("sink blocked") == 1
