@@ -14,6 +14,7 @@ import shutil
 import signal
 import socket
 import ssl
+import struct
 import subprocess
 import time
 from collections.abc import Sequence
@@ -22,8 +23,9 @@ from typing import Final
 
 import pytest
 
-__all__ = ["Mosquitto", "RabbitMQ", "TcpProxy", "binary", "free_port", "missing"]
+__all__ = ["Mosquitto", "RabbitCluster", "RabbitMQ", "TcpProxy", "binary", "free_port", "missing"]
 
+_AT_ONCE: Final = struct.pack("ii", 1, 0)
 _RABBITMQ_HOMES: Final = ("/usr/lib/rabbitmq/bin", "/opt/rabbitmq/sbin", "/usr/local/lib/rabbitmq/bin")
 
 
@@ -161,9 +163,12 @@ class RabbitMQ(_Server):
     called. `url` is for guest; `disk_free_limit` and the like go into `extra`.
     """
 
-    def __init__(self, folder: Path, extra: str = "", plugins: Sequence[str] = ()) -> None:
+    def __init__(
+        self, folder: Path, extra: str = "", plugins: Sequence[str] = (), epmd: _Epmd | None = None
+    ) -> None:
         super().__init__(folder)
-        self._epmd = _Epmd(folder / "epmd")
+        self._lends_epmd = epmd is not None  # who lends one, stops it
+        self._epmd = epmd or _Epmd(folder / "epmd")
         self._server = binary("rabbitmq-server", *_RABBITMQ_HOMES)
         self._config = folder / "rabbitmq.conf"
         self._config.write_text(
@@ -178,7 +183,7 @@ class RabbitMQ(_Server):
         (folder / "empty").touch()
         self._environment = {
             "HOME": str(folder),
-            "RABBITMQ_NODENAME": f"t{self.port}@localhost",
+            "RABBITMQ_NODENAME": self.name,
             "RABBITMQ_NODE_PORT": str(self.port),
             "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
             "RABBITMQ_DIST_PORT": str(free_port()),
@@ -200,6 +205,16 @@ class RabbitMQ(_Server):
         }
 
     @property
+    def name(self) -> str:
+        """The node's, as Erlang knows it."""
+        return f"t{self.port}@localhost"
+
+    def configure(self, lines: str) -> None:
+        """Add to its configuration; counts from the next start."""
+        with self._config.open("a", encoding="utf-8") as config:
+            config.write(lines)
+
+    @property
     def url(self) -> str:
         return f"amqp://guest:guest@127.0.0.1:{self.port}/%2F"
 
@@ -213,7 +228,8 @@ class RabbitMQ(_Server):
 
     def stop(self) -> None:
         super().stop()
-        self._epmd.stop()
+        if not self._lends_epmd:
+            self._epmd.stop()
 
     def rabbitmqctl(self, *arguments: str) -> str:
         """Slow (it starts a second Erlang): only for what AMQP itself cannot do."""
@@ -226,6 +242,40 @@ class RabbitMQ(_Server):
             text=True,
             timeout=60,
         ).stdout
+
+
+class RabbitCluster:
+    """Nodes that know each other; each of them can be killed and started again."""
+
+    def __init__(self, folder: Path, count: int = 3) -> None:
+        self._epmd = _Epmd(folder / "epmd")
+        self.nodes = [RabbitMQ(folder / f"node-{number}", epmd=self._epmd) for number in range(count)]
+        peers = "".join(
+            f"cluster_formation.classic_config.nodes.{number} = {node.name}\n"
+            for number, node in enumerate(self.nodes, 1)
+        )
+        for node in self.nodes:
+            # Whoever comes second has to find the first: no luck is needed, so no waiting for it either.
+            node.configure(
+                "cluster_formation.peer_discovery_backend = classic_config\n"
+                "cluster_formation.randomized_startup_delay_range.min = 0\n"
+                "cluster_formation.randomized_startup_delay_range.max = 0\n" + peers
+            )
+            cookie = node.folder / ".erlang.cookie"
+            cookie.write_text("EDGESPOOLTESTS")
+            cookie.chmod(0o400)
+
+    def start(self) -> None:
+        """Afterwards every node knows all others."""
+        for node in self.nodes:
+            node.start()
+        self.nodes[0].rabbitmqctl("await_online_nodes", str(len(self.nodes)))
+
+    def stop(self) -> None:
+        """Safe also when some of them are gone."""
+        for node in self.nodes:
+            node.stop()
+        self._epmd.stop()
 
 
 class TcpProxy:
@@ -294,6 +344,9 @@ class TcpProxy:
         finally:
             self._lines.discard(line)
             for end in filter(None, (writer, far_writer)):
+                # Closed with this, a socket says RST and not FIN, whatever lies in its buffers.
+                with contextlib.suppress(OSError, AttributeError):
+                    end.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
                 end.transport.abort()
 
     async def _pump(

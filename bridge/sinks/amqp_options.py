@@ -27,6 +27,7 @@ from bridge.policy.units import Duration
 from bridge.sinks.base import CONFIRM_TIMEOUT_S
 
 __all__ = [
+    "AMQP_WINDOW",
     "Address",
     "AmqpOptions",
     "Binding",

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from bridge.sinks.amqp_options import AMQP_WINDOW
 from tests.gateway import Gateway, until
 from tests.house.device import Device
 from tests.house.receiver import FarEnd
@@ -60,8 +61,8 @@ def _arrivals(url: str, queue: str) -> list[tuple[str, str]]:
 @pytest.mark.parametrize(
     ("kills", "count"),
     [
-        pytest.param(5, 40_000, id="5-kills"),
-        pytest.param(100, 600_000, id="100-kills", marks=[pytest.mark.long, pytest.mark.timeout(1200)]),
+        pytest.param(10, 50_000, id="10-kills"),
+        pytest.param(200, 800_000, id="200-kills", marks=[pytest.mark.long, pytest.mark.timeout(1200)]),
     ],
 )
 async def test_given_a_receiver_killed_with_a_full_pipe_then_nothing_is_lost_and_order_is_kept(
@@ -96,38 +97,59 @@ async def test_given_a_receiver_killed_with_a_full_pipe_then_nothing_is_lost_and
     assert verdict.repeated <= kills * 2_000
 
 
-async def test_given_rabbitmq_killed_while_it_drains_then_nothing_is_lost_and_nobody_has_to_publish(
-    tmp_path: Path,
+@pytest.mark.parametrize(
+    ("cuts", "kills", "count"),
+    [
+        pytest.param(9, 1, 50_000, id="10-cuts"),
+        pytest.param(194, 6, 600_000, id="200-cuts", marks=[pytest.mark.long, pytest.mark.timeout(1200)]),
+    ],
+)
+async def test_given_cuts_and_kills_of_rabbitmq_mid_batch_then_all_arrive_and_nobody_has_to_publish(
+    tmp_path: Path, cuts: int, kills: int, count: int
 ) -> None:
-    count = 20_000
     rabbitmq = RabbitMQ(tmp_path / "rabbitmq")
+    proxy = TcpProxy(rabbitmq.port)
+    url = rabbitmq.url.replace(f":{rabbitmq.port}", f":{proxy.port}")
     gateway = Gateway(
         tmp_path / "gateway",
-        **_to_rabbitmq(rabbitmq.url, "killed"),
+        **_to_rabbitmq(url, "cut"),
         store={"path": str(tmp_path / "spool"), "max_bytes": "1GiB"},
     )
-    gateway.start()
+    turns = cuts + kills
+
+    async def delivered() -> int:
+        return int((await asyncio.to_thread(_route, gateway))["delivered"])  # the proxy lives on this loop
+
+    async def wait_for(share: int) -> None:
+        async with asyncio.timeout(90):
+            while await delivered() < share:
+                await asyncio.sleep(0.002)
+
     try:
+        await asyncio.to_thread(gateway.start)
         device = await _backlog(gateway, count)
         # Only now: one that is there from the beginning keeps up, and there would be nothing to drain.
         await asyncio.to_thread(rabbitmq.start)
-        await until(lambda: 0 < _route(gateway)["delivered"] < count, 40)
-        rabbitmq.kill()
-        left = _route(gateway)["backlog_messages"]
-        assert left > 0, "it was over before the kill"
-        await until(lambda: gateway.status()["sinks"]["cloud"]["state"] == "down")
-        await asyncio.to_thread(rabbitmq.start)
-        await _drained(gateway)
-        assert gateway.stop() == 0
-        arrivals = await asyncio.to_thread(_arrivals, rabbitmq.url, "killed")
+        await proxy.start()
+        for turn in range(turns):
+            await wait_for(count * (turn + 1) // (turns + 2))
+            if turn % (turns // kills) == 1:
+                rabbitmq.kill()
+                await asyncio.to_thread(rabbitmq.start)
+            else:
+                await proxy.cut()
+        assert await delivered() < count, "it was over before the last cut"
+        await wait_for(count)
+        assert await asyncio.to_thread(gateway.stop) == 0
+        arrivals = await asyncio.to_thread(_arrivals, rabbitmq.url, "cut")
     finally:
-        gateway.kill()
+        await asyncio.to_thread(gateway.kill)
+        await proxy.stop()
         rabbitmq.stop()
     verdict = judge(arrivals, [device])
-    print(f"RabbitMQ killed with {left:,} to go: {verdict}")
-    assert verdict.arrived == count
-    assert verdict.again == 0
-    assert verdict.repeated <= 4_000
+    print(f"{proxy.cuts - 1} resets and {kills} kills of RabbitMQ: {verdict}")
+    assert (verdict.arrived, verdict.again) == (count, 0)
+    assert verdict.repeated <= turns * AMQP_WINDOW
 
 
 async def test_given_an_idle_line_that_swallows_everything_then_two_heartbeats_notice_it(
