@@ -6,12 +6,12 @@ import contextlib
 import os
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from tests.servers import binary, missing
 
-__all__ = ["FailingDisk", "PluggedDisk", "mounted", "run"]
+__all__ = ["CountedDisk", "FailingDisk", "PluggedDisk", "mounted", "run"]
 
 
 def run(*command: str | Path) -> None:
@@ -38,25 +38,30 @@ def mounted(place: Path, *what: str | Path) -> Iterator[Path]:
 
 
 class PluggedDisk:
-    """A disk with ext4 on it whose plug can be pulled again and again, while it goes on.
+    """A disk, with `kind` of file system on it, whose plug can be pulled again and again while it goes on.
 
     It is a file in an XFS file system, so `keep` can write down what is on the disk at
     one moment: a copy that shares all its blocks is made at one stroke. What the kernel
-    holds for the disk and has not sent to it is not in it, nor is what ext4 has only
-    in its journal's memory: just as when the power goes.
+    holds for the disk and has not sent to it is not in it, nor is what its file system has
+    only in its journal's memory: just as when the power goes.
     """
 
-    SIZE = "192M"
+    KINDS: Mapping[str, tuple[str, tuple[str, ...], str]] = {
+        # how large, how it is made, and what mounting a copy beside the original asks for
+        "ext4": ("192M", ("mkfs.ext4", "-q", "-F", "-m", "0"), "loop"),
+        "xfs": ("320M", ("mkfs.xfs", "-q"), "loop,nouuid"),
+    }
 
-    def __init__(self, folder: Path, rooms: contextlib.ExitStack) -> None:
+    def __init__(self, folder: Path, rooms: contextlib.ExitStack, kind: str = "ext4") -> None:
         self._folder = folder
+        size, (make, *options), self._mount = self.KINDS[kind]
         pool = folder / "pool.img"
         run("truncate", "-s", "2G", pool)
         run(binary("mkfs.xfs"), "-q", "-m", "reflink=1", pool)
         self._pool = rooms.enter_context(mounted(folder / "pool", "-o", "loop", pool))
         self._disk = self._pool / "disk.img"
-        run("truncate", "-s", self.SIZE, self._disk)
-        run(binary("mkfs.ext4"), "-q", "-F", "-m", "0", self._disk)
+        run("truncate", "-s", size, self._disk)
+        run(binary(make), *options, self._disk)
         self.path = rooms.enter_context(mounted(folder / "disk", "-o", "loop", self._disk))
 
     def keep(self, image: Path) -> None:
@@ -67,10 +72,41 @@ class PluggedDisk:
     def found(self, image: Path) -> Iterator[Path]:
         """What somebody finds who plugs it in again; afterwards the image is gone."""
         try:
-            with mounted(self._folder / "found", "-o", "loop", image) as place:
+            with mounted(self._folder / "found", "-o", self._mount, image) as place:
                 yield place
         finally:
             image.unlink()
+
+
+class CountedDisk:
+    """A disk with ext4 on it, of which every sector that it is sent is counted."""
+
+    SIZE = "4G"
+
+    def __init__(self, folder: Path) -> None:
+        self._rooms = contextlib.ExitStack()
+        image = folder / "counted.img"
+        run("truncate", "-s", self.SIZE, image)
+        # As Debian makes it, but for tables that the kernel would write meanwhile.
+        run(binary("mkfs.ext4"), "-q", "-F", "-m", "0", "-E", "lazy_itable_init=0,lazy_journal_init=0", image)
+        self.path = self._rooms.enter_context(mounted(folder / "counted", "-o", "loop", image))
+        found = os.stat(self.path).st_dev
+        self._counts = Path(f"/sys/dev/block/{os.major(found)}:{os.minor(found)}/stat")
+
+    def __enter__(self) -> CountedDisk:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._rooms.close()
+
+    def settle(self) -> None:
+        """Afterwards the disk has been sent all that the kernel still held for it."""
+        run("sync", "-f", self.path)
+
+    @property
+    def written_bytes(self) -> int:
+        """What it has been sent so far: data, metadata and journal."""
+        return int(self._counts.read_text().split()[6]) * 512
 
 
 class FailingDisk:

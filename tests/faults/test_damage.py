@@ -20,12 +20,14 @@ from bridge.errors import StoreFailed
 from bridge.message import Message
 from bridge.store import Spool
 from bridge.store.log import Log
+from bridge.store.record import HEADER_BYTES as RECORD_BYTES
 from bridge.store.record import Entry
 from bridge.store.segment import HEADER_BYTES
 
 QUOTA = 1 << 20  # segments of the smallest size, so that a few hundred messages make several
 KIB = 1024
 TAIL_BYTES = 4 * KIB
+MARK_BYTES = RECORD_BYTES  # the zeros behind the last record of a file used again
 MESSAGES = 700
 LETTERS = 8
 # A folder in memory where there is one: these open a store thousands of times, and pull no plug.
@@ -179,18 +181,22 @@ async def _costs_one_record_at_most(
 # ---- the tail ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("rest", ["gone", "zeros"])
+@pytest.mark.parametrize("rest", ["gone", "zeros", "what lay there before"])
 def test_given_the_tail_torn_at_any_of_its_last_4096_bytes_only_what_was_torn_is_lost(
     folder: Path, rest: str
 ) -> None:
     path = folder / "uplink"
     log = Log.open(str(path), max_bytes=QUOTA, segment_bytes=None)
+    older = b""
+    if rest == "what lay there before":
+        older = _let_go_of_a_segment(log)
     log.extend([message(number) for number in range(150)])
     batch = log.take()
     log.write(batch)
     log.settle(batch)
     log.close()
     end, segment = log.durable, log._segments[-1].path
+    assert (log._segments[-1].header.earlier is not None) == bool(older)
     base = log._segments[-1].base
     entries, sound = batch.entries, contents(path)
     newest = os.path.basename(segment)
@@ -199,10 +205,13 @@ def test_given_the_tail_torn_at_any_of_its_last_4096_bytes_only_what_was_torn_is
     for cut in range(TAIL_BYTES):
         size = end - base - cut
         torn = sound[newest][:size]
-        lay(path, {**sound, newest: torn if rest == "gone" else torn.ljust(len(sound[newest]), b"\0")})
+        behind = {"gone": b"", "zeros": bytes(len(sound[newest]) - size)}.get(rest, older[size:])
+        lay(path, {**sound, newest: torn + behind})
         log = Log.open(str(path), max_bytes=QUOTA, segment_bytes=None)
         whole = [number_of(entry) for entry in entries if entry.end <= base + size]
-        assert [number_of(entry) for entry in everything(log)] == whole, f"torn {cut} bytes before the end"
+        assert [number_of(entry) for entry in everything(log, base)] == whole, (
+            f"torn {cut} bytes before the end"
+        )
         log.append(message(999))
         batch = log.take()
         log.write(batch)
@@ -212,6 +221,46 @@ def test_given_the_tail_torn_at_any_of_its_last_4096_bytes_only_what_was_torn_is
         opened += 1
     assert opened == TAIL_BYTES
     print(f"{opened} tails, all opened, none lost more than what was torn")
+
+
+def _let_go_of_a_segment(log: Log) -> bytes:
+    """Afterwards the next segment is begun, in the file of one that had these bytes."""
+    while not log._spares.bytes:
+        log.append(message(0))
+        batch = log.take()
+        log.write(batch)
+        log.settle(batch)
+        log.trim(log.durable)
+    log._writer.segment = None  # as when it is full
+    [spare] = Path(log.folder).glob("*.spare")
+    return spare.read_bytes()
+
+
+def test_given_one_flipped_bit_in_a_file_used_again_only_what_counts_in_it_can_be_damaged(
+    folder: Path,
+) -> None:
+    path = folder / "uplink"
+    log = Log.open(str(path), max_bytes=QUOTA, segment_bytes=None)
+    older = _let_go_of_a_segment(log)
+    log.extend([message(number) for number in range(100)])
+    batch = log.take()
+    log.write(batch)
+    log.settle(batch)
+    log.close()
+    segment, sound = log._segments[-1], contents(path)
+    newest, end = os.path.basename(segment.path), log.durable - segment.base
+    assert segment.header.earlier is not None
+    assert sound[newest][end + MARK_BYTES : len(older)] == older[end + MARK_BYTES :]
+    luck = random.Random(5)
+    for _ in range(400):
+        bit = luck.randrange(8 * len(sound[newest]))
+        lay(path, {**sound, newest: flipped(sound[newest], bit)})
+        log = Log.open(str(path), max_bytes=QUOTA, segment_bytes=None)
+        found = [number_of(entry) for entry in everything(log, segment.base)]
+        assert found == sorted(set(found) & set(range(100)))
+        assert len(found) >= 99
+        assert log.damaged == (bit // 8 < end + MARK_BYTES), f"bit {bit} of {newest}"
+        log.close()
 
 
 # ---- what is missing, or from yesterday ---------------------------------------------

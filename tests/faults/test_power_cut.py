@@ -18,20 +18,22 @@ import pytest
 
 from bridge.store import Spool
 from tests.faults.disks import PluggedDisk
+from tests.gateway import Gateway
 from tests.house.device import Device
 from tests.house.receiver import FarEnd
-from tests.house.shipped import Shipped
 from tests.house.verdict import judge
+from tests.servers import free_port
 
 ENDLESS = 10_000_000
-QUOTA = 64 << 20
+QUOTA = 4 << 20
+LONG_TOPIC = "plant/" + "long" * 100
 FAR_END_EVERY = 8  # images between two visits of the far end, which moves cursors and frees segments
 
 
 @pytest.fixture
-def disk(tmp_path: Path) -> Iterator[PluggedDisk]:
+def disk(tmp_path: Path, kind: str) -> Iterator[PluggedDisk]:
     with contextlib.ExitStack() as rooms:
-        yield PluggedDisk(tmp_path, rooms)
+        yield PluggedDisk(tmp_path, rooms, kind)
 
 
 class Told:
@@ -57,24 +59,35 @@ async def _uplink(state: Path) -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize(
-    ("images", "seed"),
+    ("kind", "images", "seed"),
     [
-        pytest.param(20, 1, id="20-images"),
-        pytest.param(200, 2, id="200-images", marks=[pytest.mark.long, pytest.mark.timeout(1200)]),
+        pytest.param("ext4", 20, 1, id="ext4-20-images"),
+        pytest.param("xfs", 8, 3, id="xfs-8-images"),
+        *(
+            pytest.param(
+                kind, 200, seed, id=f"{kind}-200-images", marks=[pytest.mark.long, pytest.mark.timeout(1200)]
+            )
+            for kind, seed in (("ext4", 2), ("xfs", 4))
+        ),
     ],
 )
 async def test_given_power_cuts_at_random_moments_then_no_acknowledged_message_is_lost(
-    tmp_path: Path, disk: PluggedDisk, images: int, seed: int
+    tmp_path: Path, disk: PluggedDisk, kind: str, images: int, seed: int
 ) -> None:
     luck = random.Random(seed)
-    gateway = Shipped(tmp_path / "gateway")
-    gateway.state = disk.path / "state"
-    assert gateway.endpoint is not None
-    far_end = FarEnd(tmp_path / "far", gateway.endpoint)
+    # Small segments, so that they begin and end all the time, and their files are used again.
+    endpoint = f"tcp://127.0.0.1:{free_port()}"
+    gateway = Gateway(
+        tmp_path / "gateway",
+        store={"path": str(disk.path / "state"), "max_bytes": "4MiB"},
+        sinks={"cloud": {"zeromq": {"bind": endpoint}}},
+    )
+    far_end = FarEnd(tmp_path / "far", endpoint)
     devices = [
-        Device("once", gateway.port, ENDLESS, 500),
-        Device("twice", gateway.port, ENDLESS, 150, qos=2),
+        Device("once", gateway.port, ENDLESS, 500, topic=LONG_TOPIC),
+        Device("twice", gateway.port, ENDLESS, 150, qos=2, topic=LONG_TOPIC),
     ]
+    used_again = 0
     acknowledged = 0
     gateway.start()
     running = [asyncio.create_task(device.run()) for device in devices]
@@ -92,6 +105,8 @@ async def test_given_power_cuts_at_random_moments_then_no_acknowledged_message_i
             disk.keep(kept)
             delivered = {(one["id"].rpartition("/")[2], one["payload"]) for one in far_end.received()}
             with disk.found(kept) as place:
+                newest = max((place / "state" / "uplink").glob("*.seg"), default=None)
+                used_again += newest is not None and newest.read_bytes()[8] == 2
                 there = dict(await _uplink(place / "state"))
             for message_id, payload in delivered:
                 assert there.setdefault(message_id, payload) == payload, "one id, two contents"
@@ -107,5 +122,9 @@ async def test_given_power_cuts_at_random_moments_then_no_acknowledged_message_i
         gateway.kill()
         far_end.kill()
     assert acknowledged > images * 20, "too little was under way for this to mean anything"
+    assert used_again, "no file was used again"
     assert "Traceback" not in gateway.output()
-    print(f"{images} images of a disk without power, {acknowledged:,} acknowledged, 0 lost, 0 unreadable")
+    print(
+        f"{images} images of a disk ({kind}) without power, in {used_again} the newest segment in a file"
+        f" used again; {acknowledged:,} acknowledged, 0 lost, 0 unreadable"
+    )

@@ -65,10 +65,21 @@ def test_whatever_the_disk_does_nothing_confirmed_is_lost_and_no_number_comes_ba
 
 
 @pytest.mark.long
-@given(st.randoms(use_true_random=False))
-@settings(max_examples=20_000, deadline=None, suppress_health_check=list(HealthCheck))
-def test_in_twenty_thousand_histories_nothing_confirmed_is_lost(luck):
-    History(luck).run(3 * STEPS)
+@pytest.mark.timeout(1800)
+def test_in_twenty_thousand_histories_nothing_confirmed_is_lost():
+    """Others every time, and longer ones: Hypothesis would take a quarter of an hour to draw them."""
+    first = Random().randrange(1 << 32)
+    used_again = 0
+    for seed in range(first, first + 20_000):
+        history = None
+        try:
+            history = History(Random(seed))
+            history.run(3 * STEPS)
+        except Exception as error:
+            pytest.fail(f"History(Random({seed})).run({3 * STEPS}): {error!r}")
+        used_again += history.used_again
+    print(f"20,000 histories from {first} on, {used_again:,} segments in files used again, 0 violations")
+    assert used_again > 1000
 
 
 def test_every_place_that_syncs_is_known(sites):
