@@ -132,6 +132,7 @@ class Gateway:
             self.broker = Broker(
                 self.spool,
                 routes,
+                {forwarder.route.name: forwarder.account for forwarder in self.forwarders},
                 room.make,
                 config.broker_limits,
                 users=users,

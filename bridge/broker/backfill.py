@@ -12,10 +12,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from bridge.broker.search import LOOK_AT_ONCE, Search
-from bridge.broker.stored import Note, encode
+from bridge.broker.stored import encode
 from bridge.broker.subscriber import size_of
 from bridge.errors import StoreError
 from bridge.mqtt.session import NO_TOKEN
+from bridge.store.note import Note
 
 if TYPE_CHECKING:
     from bridge.broker.broker import Broker

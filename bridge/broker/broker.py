@@ -49,6 +49,7 @@ from bridge.mqtt.packet import (
 from bridge.mqtt.reason import ReasonCode
 from bridge.mqtt.session import expired
 from bridge.policy.access import ANONYMOUS, Access, Identity
+from bridge.policy.account import Account
 from bridge.policy.password import Password
 from bridge.policy.route import Route
 from bridge.policy.subscriptions import Subscriptions
@@ -84,6 +85,7 @@ class Broker:
         self,
         spool: Spool,
         routes: Sequence[Route],
+        accounts: Mapping[str, Account],
         make_room: Callable[[int], bool],
         limits: Limits,
         *,
@@ -115,7 +117,7 @@ class Broker:
         self.sessions = Sessions(self)
         self.subscribers = self.sessions.by_client_id
         self.admission = Admission(self)
-        self.inlet = Inlet(self, routes, make_room)
+        self.inlet = Inlet(self, routes, accounts, make_room)
         self.delivery = Delivery(self)
         self.commands = Commands(self)
         oldest = self.sessions.restore()

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from bridge.broker.backfill import RETAINED_AT_ONCE, Backfill
-from bridge.broker.stored import Note, decode_note, encode
+from bridge.broker.stored import encode
 from bridge.broker.subscriber import position_of, size_of, token_at
 from bridge.broker.terms import Terms, choose, merge
 from bridge.errors import StoreError
@@ -40,6 +40,7 @@ from bridge.mqtt.packet import Publish, Pubrel, Subscription
 from bridge.mqtt.reason import ReasonCode
 from bridge.store import Entry
 from bridge.store.log import NOTE_BYTES_MAX
+from bridge.store.note import Note, decode_note
 
 if TYPE_CHECKING:
     from bridge.broker.broker import Broker

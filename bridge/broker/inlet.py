@@ -14,45 +14,37 @@ again; with QoS 0 it is dropped and counted.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from bridge.broker.audience import Audience, Run, runs_of, size_of
 from bridge.broker.link import Link
-from bridge.broker.stored import IN_DOWNLINK, IN_UPLINK, Note, encode
+from bridge.broker.stored import DOOR, IN_DOWNLINK, IN_UPLINK, encode
 from bridge.errors import MalformedPacket, StoreError, StoreFull
 from bridge.message import Message, Properties
 from bridge.mqtt.packet import Packet, Puback, Publish, Pubrec, Subscription
 from bridge.mqtt.reason import ReasonCode
 from bridge.mqtt.session import Arrival
 from bridge.policy.access import ANONYMOUS, Identity
+from bridge.policy.account import Account, Reason, decode_tally
 from bridge.policy.route import Route
 from bridge.policy.subscriptions import Matches
+from bridge.store.note import Note
 
 if TYPE_CHECKING:
     from bridge.broker.broker import Broker
     from bridge.broker.subscriber import Subscriber
 
-__all__ = ["Audience", "Decision", "Inlet"]
+__all__ = ["Decision", "Inlet"]
 
 DECISIONS_MAX: Final = 20_000  # topics whose decision is kept; beyond, all are forgotten and made anew
 ENTRY_BYTES: Final = 64  # at most: header of a record, and what MessagePack adds to a message
+READ_BYTES: Final = 256 * 1024  # at most: what of a message came with the read before
 _RESERVED: Final = ("$SYS", "$share/")
 PROPERTIES_BYTES: Final = 256  # at most: the names of MQTT 5 properties beside their values
-
-
-class Audience:
-    """One distinct set of routes that want a message. `taken` counts what was stored for them."""
-
-    __slots__ = ("droppable", "lost", "routes", "taken")
-
-    def __init__(self, routes: tuple[Route, ...]) -> None:
-        self.routes = routes
-        self.taken = 0
-        self.lost = 0  # dropped before it was stored, as `drop_newest` says
-        self.droppable = all(route.when_full == "drop_newest" for route in routes)
 
 
 class Decision:
@@ -73,11 +65,20 @@ class Decision:
 
 
 class Inlet:
-    """Takes PUBLISH packets in. The counters are since the start."""
+    """Takes PUBLISH packets in. The counters are since the start; what each route took is in its account."""
 
-    def __init__(self, broker: Broker, routes: Sequence[Route], make_room: Callable[[int], bool]) -> None:
+    def __init__(
+        self,
+        broker: Broker,
+        routes: Sequence[Route],
+        accounts: Mapping[str, Account],
+        make_room: Callable[[int], bool],
+    ) -> None:
         self._broker = broker
         self._routes = routes
+        self._accounts = [accounts[route.name] for route in routes]
+        self._closing = [account for account in self._accounts if account.closes]
+        self._why = ""  # why the last message was not let in
         self._make_room = make_room
         self._uplink = broker.spool.uplink
         self._committer = broker.spool.committer
@@ -90,6 +91,10 @@ class Inlet:
         self.dropped = 0
         self.denied = 0
         self.payload_bytes = 0
+        for account in self._accounts:
+            if (row := broker.spool.marks.get(DOOR + account.name)) is not None:
+                account.open_door(decode_tally(row))
+        self._committer.before_commit(self._write_doors)
 
     # ---- decisions -----------------------------------------------------------------
 
@@ -97,13 +102,11 @@ class Inlet:
         """Who wants this topic; remembered until a subscription changes."""
         decision = self._decisions.get(topic)
         if decision is None:
-            routes = tuple(route for route in self._routes if route.wants(topic))
-            audience = None
-            if routes:
-                key = tuple(route.name for route in routes)
-                audience = self._audiences.get(key)
-                if audience is None:
-                    audience = self._audiences[key] = Audience(routes)
+            names = tuple(route.name for route in self._routes if route.wants(topic))
+            audience = self._audiences.get(names)
+            if audience is None and names:
+                accounts = [account for account in self._accounts if account.name in names]
+                audience = self._audiences[names] = Audience(accounts)
             decision = Decision(topic, audience, self._receivers(topic))
             if len(self._decisions) >= DECISIONS_MAX:
                 self._decisions.clear()
@@ -131,14 +134,6 @@ class Inlet:
         """Subscriptions or rights have changed."""
         self._decisions.clear()
 
-    def taken(self, route: str) -> int:
-        """How many messages were stored for this route since the start."""
-        return sum(audience.taken for names, audience in self._audiences.items() if route in names)
-
-    def lost(self, route: str) -> int:
-        """How many messages for this route were dropped at the door since the start."""
-        return sum(audience.lost for names, audience in self._audiences.items() if route in names)
-
     # ---- the hot path --------------------------------------------------------------
 
     def take(self, link: Link, packets: list[Packet], read_bytes: int) -> None:
@@ -151,10 +146,14 @@ class Inlet:
         bound = read_bytes + len(packets) * (ENTRY_BYTES + link.entry_bytes)
         # Aliases make a short packet a long message, so there each one is asked for by itself.
         careful = link.connection.has_aliases or not (self._committer.accepting and uplink.has_room(bound))
+        if self._closing and not careful:
+            size = read_bytes + READ_BYTES
+            careful = not all(account.has_room(len(packets), size) for account in self._closing)
         limited = link.limited
         messages: list[Message] = []
         notes: dict[int, bytes] = {}
         takers: list[Audience] = []
+        runs: list[Run] = []
         packet_ids: list[int] = []
         kind: type[Puback] | type[Pubrec] | None = None
         answers: list[tuple[type[Puback] | type[Pubrec], list[int]] | Puback | Pubrec] = []
@@ -209,17 +208,22 @@ class Inlet:
                     topic, packet.payload, qos, packet.retain, publisher, now_ns, packet.properties
                 )
                 if audience is not None and not stored_in & IN_UPLINK:
-                    if careful and not self._admit(link, decision, message):
-                        if not (audience.droppable and self._only_full()):
+                    if careful:
+                        admitted = self._admit(audience, message, self._amount(link, decision, message))
+                        if admitted is None:
                             if qos:
                                 self.refused += 1
-                                full = self._why_full()
+                                full = self._why
                                 if qos == 2:
                                     session.forget(packet.packet_id)
                                 break
                             self.dropped += 1
                             continue
-                        audience.lost += 1
+                        runs.append(admitted.queue(1, size_of(message)))
+                        if admitted.stores:
+                            if note_id or admitted.gone:
+                                notes[len(messages)] = encode(admitted.note(note_id))
+                            messages.append(message)
                     else:
                         takers.append(audience)
                         if note_id:
@@ -256,11 +260,12 @@ class Inlet:
             if messages:
                 if not careful:
                     uplink.reserve(bound)
+                    runs = runs_of(takers, messages)
                 uplink.extend(messages, notes)
-            if answers or messages:
+            if answers or runs:
                 receipt = link.receipt()
                 receipt.answers += answers
-                receipt.takers += takers
+                receipt.runs += runs
                 link.hold(receipt, read_bytes)
         if full is not None:
             link.refusing = True
@@ -296,14 +301,38 @@ class Inlet:
             link.subscriber.session.forget(packet.packet_id)
         return kind(packet.packet_id, reason, Properties(reason_string=text))
 
-    def _admit(self, link: Link, decision: Decision, message: Message) -> bool:
-        """Whether there is, or can be made, room for one message; if so it is reserved."""
-        if not self._committer.accepting:
-            return False
+    def _amount(self, link: Link, decision: Decision, message: Message) -> int:
+        """How many bytes the message takes in the log, at most."""
         properties = len(msgspec.msgpack.encode(message.properties)) if message.properties else 0
-        return self._make_room(
-            ENTRY_BYTES + link.entry_bytes + decision.topic_bytes + len(message.payload) + properties
-        )
+        return ENTRY_BYTES + link.entry_bytes + decision.topic_bytes + len(message.payload) + properties
+
+    def _admit(self, audience: Audience, message: Message, amount: int) -> Audience | None:
+        """Who gets this message now and who lets it go; None where it may not be taken: `_why` says why.
+
+        Where it is stored for somebody, its room in the log is reserved.
+        """
+        gone: dict[Account, Reason] = {}
+        size = size_of(message) if audience.sized else 0
+        for account in audience.closing:
+            if not account.admits(size):
+                # QoS 0 nobody sends again, so there is nothing to be refused.
+                if account.when_full == "refuse" and message.qos:
+                    self._why = f"route {account.name} is at its bound, {account.bound}; send again later"
+                    return None
+                gone[account] = "bound_newest"
+        left = [account for account in audience.accounts if account not in gone]
+        if not (self._committer.accepting and (not left or self._make_room(amount))):
+            if not self._only_full() or any(account.when_full != "drop_newest" for account in left):
+                self._why = self._why_full()
+                return None
+            gone |= dict.fromkeys(left, "full_newest")
+        return audience.without(gone) if gone else audience
+
+    def _write_doors(self) -> None:
+        """What nobody stores is written down by the commit that its PUBACK waits for."""
+        for account in self._accounts:
+            if account.door_changed:
+                self._broker.spool.marks.put(DOOR + account.name, account.door_row())
 
     def _only_full(self) -> bool:
         """Whether what keeps messages out is want of room: a failing disk is no reason to drop any."""
@@ -324,17 +353,19 @@ class Inlet:
         audience = decision.audience
         if audience is not None:
             amount = len(msgspec.msgpack.encode(message)) + ENTRY_BYTES
-            if self._committer.accepting and self._make_room(amount):
-                self._uplink.append(message)
-                self._committer.when_durable(partial(self._stored, audience))
-            else:
+            admitted = self._admit(audience, message, amount)
+            if admitted is None:
                 self.dropped += 1
+            else:
+                if admitted.stores:
+                    self._uplink.append(message, encode(admitted.note(0)) if admitted.gone else b"")
+                run = admitted.queue(1, size_of(message))
+                self._committer.when_durable(partial(self._stored, run))
         if message.retain:
             self._broker.retain(message, identity)
         self._broker.delivery.distribute(message, decision)
 
-    def _stored(self, audience: Audience, error: StoreError | None) -> None:
-        if error is None:
-            audience.taken += 1
-        else:
-            self.dropped += 1
+    def _stored(self, run: Run, error: StoreError | None) -> None:
+        audience, messages, size = run
+        audience.settle(messages, size, stored=error is None)
+        self.dropped += error is not None

@@ -20,9 +20,9 @@ from bridge.mqtt.session import Session
 from bridge.policy.access import ANONYMOUS, EVERYTHING, Rights
 
 if TYPE_CHECKING:
+    from bridge.broker.audience import Run
     from bridge.broker.broker import Broker
     from bridge.broker.door import Door
-    from bridge.broker.inlet import Audience
     from bridge.broker.subscriber import Subscriber
     from bridge.policy.password import Password
 
@@ -37,18 +37,18 @@ _LINGER_S: Final = 2.0  # how long a peer may take to read our goodbye
 class Receipt:
     """What one commit allows one link to say: runs of PUBACK or PUBREC, and packets, in order.
 
-    `takers` has the audience in the cloud of every message that the commit stores. The
+    `runs` has what the commit stores for the cloud, or lets go. The
     subscriber is kept here because the link may have lost it, or its socket, before the
     commit is done.
     """
 
-    __slots__ = ("answers", "read_bytes", "subscriber", "takers", "turn")
+    __slots__ = ("answers", "read_bytes", "runs", "subscriber", "turn")
 
     def __init__(self, turn: int, subscriber: Subscriber | None) -> None:
         self.turn = turn
         self.subscriber = subscriber
         self.answers: list[Answers | Puback | Pubrec | Pubrel | Pubcomp | Suback | Unsuback] = []
-        self.takers: list[Audience] = []
+        self.runs: list[Run] = []
         self.read_bytes = 0
 
 
@@ -274,6 +274,8 @@ class Link(asyncio.Protocol):
         if receipt is self._receipt:
             self._receipt = None
         self._uncommitted -= receipt.read_bytes
+        for audience, messages, size in receipt.runs:
+            audience.settle(messages, size, stored=error is None)
         subscriber = receipt.subscriber
         session = subscriber.session if subscriber is not None else None
         if error is not None:
@@ -287,8 +289,6 @@ class Link(asyncio.Protocol):
                 self.broker.sessions.touch(subscriber, commit=False)
             self.close(ReasonCode.QUOTA_EXCEEDED, str(error))
             return
-        for audience in receipt.takers:
-            audience.taken += 1
         connection, out = self.connection, self._out
         empty = not out
         for answer in receipt.answers:

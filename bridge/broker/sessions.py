@@ -27,7 +27,6 @@ from bridge.broker.stored import (
     decode_checkpoint,
     decode_jumps,
     decode_mark,
-    decode_note,
     decode_session,
     encode,
     mark_of,
@@ -39,6 +38,7 @@ from bridge.mqtt.property import application_properties
 from bridge.mqtt.session import Session
 from bridge.policy.access import Identity
 from bridge.store import Log
+from bridge.store.note import decode_note
 
 if TYPE_CHECKING:
     from bridge.broker.broker import Broker

@@ -3,6 +3,7 @@
     sessions   Client Identifier → StoredSession: written when a device comes, goes or subscribes
     marks      Client Identifier → StoredMark: written while messages are under way
                "" → Checkpoint: where both logs stood before the last commit that touched QoS 2
+               "\\0door/ROUTE" → a Tally: what the route let go of that nobody stored
                "\\0clock" → the jumps of the wall clock (`bridge.clock`): stamps from before are still about
 
 A message with QoS 1 or 2 leaves for a device only when its packet identifier is in
@@ -10,7 +11,7 @@ A message with QoS 1 or 2 leaves for a device only when its packet identifier is
 there any more: so whatever a device may have seen, the next start knows of it.
 
 The other way round a PUBLISH with QoS 2 is recorded twice, and the two files are
-synced one after the other: with its message, as a `Note` in the log, and in `marks`.
+synced one after the other: with its message, as a note in the log (`bridge.store.note`), and in `marks`.
 Should a crash come between the two, the start finds the notes behind the checkpoint
 and knows what is stored already and where.
 """
@@ -27,18 +28,17 @@ from bridge.mqtt.session import Delivery, InFlight, Session, Stage
 
 __all__ = [
     "CHECKPOINT",
+    "DOOR",
     "IN_DOWNLINK",
     "IN_UPLINK",
     "JUMPS",
     "Checkpoint",
-    "Note",
     "StoredMark",
     "StoredRetained",
     "StoredSession",
     "decode_checkpoint",
     "decode_jumps",
     "decode_mark",
-    "decode_note",
     "decode_retained",
     "decode_session",
     "encode",
@@ -48,6 +48,7 @@ __all__ = [
 
 CHECKPOINT: Final = ""  # no Client Identifier is empty
 JUMPS: Final = "\0clock"  # and none has a zero in it
+DOOR: Final = "\0door/"  # and a route's name
 IN_UPLINK: Final = 1  # bits of `Session.half_stored`
 IN_DOWNLINK: Final = 2
 
@@ -101,24 +102,6 @@ class Checkpoint(msgspec.Struct, frozen=True, array_like=True):
     downlink: int
 
 
-class Note(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
-    """What the house writes beside a message in a log.
-
-    `packet_id` is that of the QoS 2 PUBLISH it came in, from a session that outlives
-    its connection. `chosen` are Client Identifier and filter, `$share` included, of
-    those who get it for a shared subscription. With `retained` it is a retained message
-    for a new subscription, and with `again` one that another member of a shared
-    subscription has left behind: for the chosen, and nobody else. `command` is the route, the
-    message id and the serial number of a command from the cloud (`bridge.broker.commands`).
-    """
-
-    packet_id: int = 0
-    chosen: list[tuple[str, str]] = []
-    retained: bool = False
-    again: bool = False
-    command: tuple[str, str, int] | None = None
-
-
 class StoredRetained(msgspec.Struct, frozen=True, array_like=True):
     """A retained message, and whose it is: it goes out only as long as they may publish it."""
 
@@ -132,17 +115,8 @@ decode_session: Final = msgspec.msgpack.Decoder(StoredSession).decode
 decode_checkpoint: Final = msgspec.msgpack.Decoder(Checkpoint).decode
 decode_jumps: Final = msgspec.msgpack.Decoder(list[tuple[int, int]]).decode
 _decode_mark: Final = msgspec.msgpack.Decoder(StoredMark).decode
-_decode_note: Final = msgspec.msgpack.Decoder(Note).decode
-_decode_chosen: Final = msgspec.json.Decoder(list[tuple[str, str]]).decode
 _decode_retained: Final = msgspec.msgpack.Decoder(StoredRetained).decode
 _decode_message: Final = msgspec.msgpack.Decoder(Message).decode
-
-
-def decode_note(data: bytes) -> Note:
-    """0.1.0 wrote only who was chosen, as a JSON list; MessagePack never begins with a bracket here."""
-    if data[:1] == b"[":
-        return Note(chosen=_decode_chosen(data))
-    return _decode_note(data)
 
 
 def decode_mark(data: bytes) -> StoredMark:

@@ -1,8 +1,9 @@
 """`edgespool status`: the status document for a person, in 80 columns.
 
-Sinks first, because a backlog is explained by the sink that is down; then one
-line per route. Names and reasons come from a configuration and from far ends:
-they are escaped, and shortened only where another column would be pushed out.
+Sinks first, because a backlog is explained by the sink that is down; then what waits for
+each route, and what became of all that it ever accepted. Names and reasons come from a
+configuration and from far ends: they are escaped, and shortened only where another
+column would be pushed out.
 """
 
 from __future__ import annotations
@@ -18,11 +19,17 @@ import msgspec
 
 from bridge.cli.columns import count, cut, size, span, table, wrapped
 from bridge.observe.escape import printable
-from bridge.observe.status import Status
+from bridge.observe.status import RouteStatus, Status
 
 __all__ = ["render", "show_status"]
 
 WAIT_S = 5
+_REASONS = {
+    "full_oldest": "oldest, the store was full",
+    "full_newest": "newest, the store was full",
+    "bound_oldest": "oldest, the route was at its bound",
+    "bound_newest": "newest, the route was at its bound",
+}
 
 
 def show_status(web: str, as_json: bool) -> int:
@@ -100,22 +107,37 @@ def render(status: Status, now: datetime) -> Iterator[str]:
     )
     yield ""
     yield from table(
-        ("ROUTE", "SINK", "BACKLOG", "BYTES", "OLDEST", "DELIVERED", "LOST", "REFUSED", "EXPIRED"),
+        ("ROUTE", "SINK", "BACKLOG", "BYTES", "OLDEST"),
         [
             (
                 name,
                 route.sink,
-                count(route.backlog_messages),
+                "counting" if route.counting else count(route.stored),
                 size(route.backlog_bytes),
-                span(route.oldest_age_s) if route.backlog_messages else "-",
-                count(route.delivered),
-                count(route.lost),
-                count(route.refused),
-                count(route.expired),
+                span(route.oldest_age_s) if route.stored else "-",
             )
             for name, route in status.routes.items()
         ],
-        "<<>>>>>>>",
+        "<<>>>",
+    )
+    yield ""
+    yield from table(
+        ("ROUTE", "ACCEPTED", "DELIVERED", "STORED", "LOST", "REFUSED", "EXPIRED", "FILTERED"),
+        [
+            (
+                name,
+                "counting" if route.counting else count(route.accepted),
+                count(route.delivered),
+                "counting" if route.counting else count(route.stored),
+                count(route.lost),
+                count(route.refused),
+                count(route.expired),
+                count(route.filtered),
+            )
+            for name, route in status.routes.items()
+        ],
+        "<>>>>>>>",
+        notes=[_lost(route) for route in status.routes.values()],
     )
     yield from _commands(status)
     yield from _dead_letters(status)
@@ -155,6 +177,14 @@ def _commands(status: Status) -> Iterator[str]:
             "<<<>>>>>",
             notes=[one.reason for one in status.commands.values()],
         )
+
+
+def _lost(route: RouteStatus) -> str:
+    """Why messages were let go, in words; empty when none was."""
+    why = [f"{number:,} {_REASONS.get(reason, reason)}" for reason, number in route.dropped.items() if number]
+    if route.damaged:
+        why.append(f"{route.damaged:,} damaged on the disk")
+    return ", ".join(why)
 
 
 def _since(moment: str, now: datetime) -> str:

@@ -117,7 +117,15 @@ class Route(Section):
     ] = "none"
     batch: Annotated[Batch, Field(default_factory=Batch)]
     max_age: Annotated[Duration | None, Field(description="older messages are not sent any more")] = None
-    when_full: WhenFull = "refuse"
+    max_messages: Annotated[
+        int | None, Field(ge=1, description="messages that may wait for the sink; beyond, when_full decides")
+    ] = None
+    max_bytes: Annotated[
+        Size | None, Field(ge=1, description="the same in bytes, of topics and payloads")
+    ] = None
+    when_full: Annotated[
+        WhenFull, Field(description="when the store is full, or the route is at max_messages or max_bytes")
+    ] = "refuse"
     priority: Annotated[
         int, Field(ge=0, le=9, description="of routes that drop the oldest, the lowest gives way first")
     ] = PRIORITY

@@ -48,6 +48,8 @@ def build_routes(config: Config, cursors: Collection[str] = ()) -> list[Route]:
                 messages=route.batch.messages, bytes=route.batch.bytes, wait_s=route.batch.wait
             ),
             max_age_s=route.max_age,
+            max_messages=route.max_messages,
+            max_bytes=route.max_bytes,
             when_full=route.when_full,
             priority=route.priority,
             fallback=None if route.fallback is None else (route.fallback.to, route.fallback.after),

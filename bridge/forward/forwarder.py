@@ -10,6 +10,10 @@ What the far end refuses for good is written to the dead letters, with its
 reason, and only then settled: a message is always in the log, in the dead
 letters or in the cloud.
 
+What has become of each message is in the route's Account, and is saved in one slot with
+the position (`bridge.policy.account`). A message counts when the cursor passes it, or
+what is read again after an outage would count twice.
+
 Nothing here differs between live traffic and a backlog: a caught-up reader
 waits at the end of the log, and that is all.
 """
@@ -20,8 +24,8 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections import deque
-from collections.abc import Iterable
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 from bridge.clock import Clock
@@ -30,10 +34,13 @@ from bridge.forward.fallback import Fallback
 from bridge.forward.keeper import Keeper
 from bridge.forward.letters import DeadLetter, Letters
 from bridge.forward.parcel import pack_up, send_fit
+from bridge.forward.under_way import Sent, Skipped
+from bridge.policy.account import Account, Fate, Reason, decode_note
 from bridge.policy.batch import Batch
 from bridge.policy.route import Route
 from bridge.sinks.base import Refusal
 from bridge.store import Committer, Entry, Log, Reader, Window
+from bridge.store.note import was_let_go
 
 __all__ = ["Forwarder"]
 
@@ -42,27 +49,14 @@ log = logging.getLogger(__name__)
 BATCHES_IN_FLIGHT: Final = 4
 _SCAN_MESSAGES: Final = 1000
 _SCAN_BUDGET: Final = 2000  # entries read in one stretch; then others get their turn
-_STALE_MAX: Final = 10_000  # expired entries remembered behind a batch under way
-
-
-class _Sent:
-    """One batch on its way."""
-
-    def __init__(self, entries: list[Entry], stale: list[int], task: asyncio.Task[list[Refusal]]) -> None:
-        self.key = entries[0].position
-        self.entries = entries
-        self.stale = stale  # where expired entries lie in the stretch that this batch covers
-        self.task = task
+_SKIPPED_MAX: Final = 10_000  # entries not to be sent that are remembered behind a batch
+_GIVE_BYTES: Final = 32 * 1024  # read at once when the oldest have to go
 
 
 class Forwarder:
-    """One route, its cursor and its counters; `run` is its one task.
+    """One route, its cursor and its account; `run` is its one task.
 
-    Since the start: `delivered` (owned by the far end), `refused` (in the dead
-    letters), `expired` (older than the route allows), `lost` (let go because the
-    log was full). Each counts when the cursor passes, or what is read again after
-    an outage would count twice. `waiting_at_start` is the backlog found at the start, None until
-    it has been counted.
+    Nothing of what lay there at the start is read before `count_backlog` has counted it.
     """
 
     def __init__(
@@ -79,11 +73,8 @@ class Forwarder:
         self.keeper = keeper
         self.reader = Reader(uplink, route.name)
         self.cursor = self.reader.cursor
-        self.delivered = 0
-        self.refused = 0
-        self.expired = 0
-        self.lost = 0
-        self.waiting_at_start: int | None = None
+        self.account = Account(route, decode_note(self.cursor.note).tally)
+        self.account.give_way = self.give_way
         self._letters = letters
         self._committer = committer
         self._clock = clock or Clock()
@@ -91,21 +82,18 @@ class Forwarder:
         self._position = self.cursor.position  # where to read on
         self._start = uplink.durable  # what lies before this was there at the start
         self._window = Window(self._position)
-        self._in_flight: deque[_Sent] = deque()
+        self._in_flight: deque[Sent] = deque()
         self._batch: Batch[Entry] = Batch(route.batch)  # read and wanted, not yet sent
-        self._stale: list[int] = []  # read and expired, and not yet passed by the cursor
-        self._counted: int | None = None  # how far `count_backlog` has got, while it counts
-        self._waiting = 0
+        self._skipped: list[Skipped] = []  # read and not to be sent, and not yet passed by the cursor
+        self._caught_up = False  # whether the last look found nothing more
+        # How far `count_backlog` has got; None when it is done.
+        self._counted = self._position if self._position < self._start else None
+        self.account.counting = self._counted is not None
         self._stopping = False
         self._news = asyncio.Event()
         committer.after_commit(self._news.set)
 
     # ---- facts ---------------------------------------------------------------------
-
-    @property
-    def left(self) -> int:
-        """How many messages have left the backlog since the start, one way or another."""
-        return self.delivered + self.refused + self.expired + self.lost
 
     def oldest_ns(self) -> int:
         """When the oldest message of the backlog arrived; 0 when there is none."""
@@ -114,29 +102,37 @@ class Forwarder:
         if self._batch:
             return self._batch.entries[0].message.received_ns
         for entry in self.reader.read(max(self._position, self.cursor.position), _SCAN_MESSAGES):
-            if self.route.wants(entry.message.topic):
+            if self._wants(entry):
                 return entry.message.received_ns
         return 0
+
+    def _wants(self, entry: Entry) -> bool:
+        """Whether the route wants this message and has not let it go at the door."""
+        if not self.route.wants(entry.message.topic):
+            return False
+        return not (entry.note and was_let_go(entry.note, self.route.name))
 
     async def count_backlog(self) -> None:
         """Count what was waiting at the start; a stretch at a time, beside the real work.
 
-        Nothing is read for sending before it was counted: its segment might be gone.
+        Nothing is read for sending before it was counted: its segment might be gone. Called
+        again after an error it goes on where it was.
         """
-        self._counted, self._waiting = self.cursor.position, self.left
-        try:
-            while self._counted < self._start and (
-                entries := self.reader.read(self._counted, _SCAN_MESSAGES)
-            ):
-                self._count(entry for entry in entries if entry.end <= self._start)
-                self._counted = entries[-1].end
-                await asyncio.sleep(0)
-            self.waiting_at_start = self._waiting
-        finally:
-            self._counted = None
+        while self._counted is not None and self._counted < self._start:
+            entries = self.reader.read(self._counted, _SCAN_MESSAGES)
+            if not entries:
+                break
+            self._count(entry for entry in entries if entry.end <= self._start)
+            self._counted = entries[-1].end
+            await asyncio.sleep(0)
+        self._counted = None
+        self.account.counted()
+        self._news.set()
 
     def _count(self, entries: Iterable[Entry]) -> None:
-        self._waiting += sum(self.route.wants(entry.message.topic) for entry in entries)
+        for entry in entries:
+            if self.route.wants(entry.message.topic):
+                self.account.found(entry.message, let_go=not self._wants(entry))
 
     # ---- motion --------------------------------------------------------------------
 
@@ -168,8 +164,9 @@ class Forwarder:
                 continue
             if not self._in_flight and not self._batch:
                 self._window.mark = max(self._window.mark, self._position)
-                self.expired += len(self._stale)
-                self._stale = []
+                self._skipped = self._pass_skipped(self._skipped, self._position)
+                if self._caught_up and self._counted is None and (missing := self.account.caught_up()):
+                    log.warning("messages missing route=%s count=%d", self.route.name, missing)
                 self._save()
             await self._wait(due_in_s)
 
@@ -178,6 +175,7 @@ class Forwarder:
         batch, limits = self._batch, self.route.batch
         now_s = time.monotonic()
         scanned = 0
+        self._caught_up = False
         if self.keeper.leaving:
             return None
         while len(self._in_flight) < BATCHES_IN_FLIGHT and not self._stopping:
@@ -190,13 +188,17 @@ class Forwarder:
                 position = max(self._position, self.cursor.position)
                 if self._counted is not None and self._counted <= position < self._start:
                     return 0.0
-                if len(self._stale) >= _STALE_MAX and self._in_flight:
-                    return None
+                if len(self._skipped) >= _SKIPPED_MAX and (batch or self._in_flight):
+                    if self._in_flight:
+                        return None
+                    self._send()
+                    continue
                 room = limits.bytes - batch.body_bytes
                 if entries := self.reader.read(position, limits.messages - len(batch), room):
                     scanned += len(entries)
                     self._take(entries, now_s)
                     continue
+                self._caught_up = True
             if batch.due_s is None:
                 return None
             if not batch.ready(now_s):
@@ -209,17 +211,41 @@ class Forwarder:
         wants = self.route.wants
         wanted = [entry for entry in entries if wants(entry.message.topic)]
         self._position = entries[-1].end
+        if any(entry.note for entry in wanted):
+            wanted = [entry for entry in wanted if not self._was_let_go(entry)]
         if self.route.max_age_s is not None or any(entry.message.properties for entry in wanted):
             now_ns, jumps = self._clock.now_ns(), self._clock.jumps
             fresh = []
             for entry in wanted:
                 if self.route.expired(entry.message, now_ns, jumps):
-                    self._stale.append(entry.position)
+                    self._skip(entry, "expired")
                 else:
                     fresh.append(entry)
             wanted = fresh
         if wanted:
             self._batch.extend(wanted, wanted[-1].end - wanted[0].position, now_s)
+
+    def _was_let_go(self, entry: Entry) -> bool:
+        """Whether this message was let go at the door; if so it counts when the cursor has passed it."""
+        let_go = bool(entry.note) and was_let_go(entry.note, self.route.name)
+        if let_go:
+            self._skip(entry, None)
+        return let_go
+
+    def _skip(self, entry: Entry, fate: Fate | None) -> None:
+        self._skipped.append(Skipped(entry.position, fate, self.account.size(entry.message)))
+
+    def _pass_skipped(self, skipped: list[Skipped], end: int) -> list[Skipped]:
+        """Count what lies before `end`, which the cursor is about to pass; return the rest."""
+        if not skipped:
+            return skipped
+        for one in skipped:
+            if one.position < end:
+                if one.fate is None:
+                    self.account.passed_noted(1)
+                else:
+                    self.account.passed(one.fate, 1, one.size)
+        return [one for one in skipped if one.position >= end]
 
     def _send(self) -> None:
         entries = self._batch.take()
@@ -229,8 +255,8 @@ class Forwarder:
         # the sink's line in the order of the log.
         task = asyncio.create_task(send_fit(send, fit, unfit) if unfit else send(fit))
         task.add_done_callback(self._sent)
-        sent = _Sent(entries, self._stale, task)
-        self._stale = []
+        sent = Sent(entries, self._skipped, task)
+        self._skipped = []
         self._window.hand_out(sent.key, self._position)
         self._in_flight.append(sent)
 
@@ -261,18 +287,30 @@ class Forwarder:
             await self._bury(sent.entries, refusals)
         self._in_flight.popleft()
         self._window.settle(sent.key)
-        self.delivered += len(sent.entries) - len(refusals)
-        self.refused += len(refusals)
-        self.expired += len(sent.stale)
+        self._confirm(sent, len(sent.entries), len(refusals))
+        self._pass_skipped(sent.skipped, self._window.mark)
         self.keeper.confirmed()
         self._save()
 
-    def _settle_part(self, sent: _Sent, confirmed: int) -> None:
+    def _confirm(self, sent: Sent, count: int, refused: int = 0) -> None:
+        """Count the first messages of a batch as the far end's, but for those that it refused."""
+        entries, gone = sent.confirm(count)
+        account = self.account
+        if gone:
+            account.leave(-gone, -self._size(entries[:gone]))
+        account.passed("refused", refused, 0)
+        account.passed("delivered", count - refused, self._size(entries))
+
+    def _size(self, entries: Iterable[Entry]) -> int:
+        account = self.account
+        return 0 if account.max_bytes is None else sum(account.size(entry.message) for entry in entries)
+
+    def _settle_part(self, sent: Sent, confirmed: int) -> None:
         """The link broke, but the far end owns the first messages of its oldest batch: not those again."""
         if confirmed:
             self._window.mark = max(self._window.mark, sent.entries[confirmed - 1].end)
-            sent.entries = sent.entries[confirmed:]
-            self.delivered += confirmed
+            self._confirm(sent, confirmed)
+            sent.skipped = self._pass_skipped(sent.skipped, self._window.mark)
             self.keeper.confirmed()
             self._save()
 
@@ -304,39 +342,81 @@ class Forwarder:
         for sent in self._in_flight:
             sent.task.cancel()
         await asyncio.gather(*(sent.task for sent in self._in_flight), return_exceptions=True)
-        behind = self.cursor.position
-        for sent in self._in_flight:
-            self.lost += sum(entry.position < behind for entry in sent.entries)
-            self.expired += sum(position < behind for position in sent.stale)
+        for sent in self._in_flight:  # what was let go meanwhile will not be read again
+            for reason, entry in zip(sent.gone, sent.entries, strict=False):
+                size = self._size((entry,))
+                self.account.leave(-1, -size)
+                self.account.passed(reason, 1, size)
         self._in_flight.clear()
         self._batch.take()
-        self._stale = []
-        self._window = Window(max(self._window.mark, behind))
+        self._skipped = []
+        self._window = Window(max(self._window.mark, self.cursor.position))
         self._position = self._window.mark
         self._save()
 
     def _save(self) -> None:
-        if self._window.mark > self.cursor.position:
-            self.reader.save(self._window.mark)
+        """Write down how far the cursor may move, and what became of all that it passes, at one stroke."""
+        leaving: Mapping[Reason, int] = {}
+        if self.account.leaving:
+            leaving = Counter(reason for sent in self._in_flight for reason in sent.gone)
+        position, note = max(self._window.mark, self.cursor.position), self.account.note(leaving)
+        if position > self.cursor.position or note != self.cursor.note:
+            self.reader.save(position, note)
 
-    def let_go(self, end: int) -> None:
-        """Give up what lies before `end` and is not under way; counted as lost."""
+    # ---- giving up -----------------------------------------------------------------
+
+    def let_go(self, end: int, reason: Reason = "full_oldest") -> None:
+        """Give up what lies before `end`; what of it is under way is delivered all the same, if it can be.
+
+        Afterwards the cursor stands there, and nothing before it is needed from the log.
+        """
+        account = self.account
+        for sent in self._in_flight:
+            if gone := sent.let_go(end, reason):
+                account.leave(len(gone), self._size(gone))
+            sent.skipped = self._pass_skipped(sent.skipped, end)
         started = self._batch.take()
         kept = [entry for entry in started if entry.position >= end]
-        self.lost += len(started) - len(kept)
         if kept:
             self._batch.extend(kept, kept[-1].end - kept[0].position, time.monotonic())
-        self.expired += sum(position < end for position in self._stale)
-        self._stale = [position for position in self._stale if position >= end]
+        gone = started[: len(started) - len(kept)]
+        account.passed(reason, len(gone), self._size(gone))
+        self._skipped = self._pass_skipped(self._skipped, end)
         position = max(self._position, self.cursor.position)
         while position < end and (entries := self.reader.read(position, _SCAN_MESSAGES)):
             position = entries[-1].end
             gone = [entry for entry in entries if entry.position < end]
-            self.lost += sum(self.route.wants(entry.message.topic) for entry in gone)
             if self._counted is not None:
                 counted = self._counted
                 self._count(entry for entry in gone if counted <= entry.position < self._start)
+            wanted = [entry for entry in gone if self._wants(entry)]
+            account.passed(reason, len(wanted), self._size(wanted))
+            noted = sum(self.route.wants(entry.message.topic) for entry in gone) - len(wanted)
+            account.passed_noted(noted)
         if self._counted is not None:
             self._counted = max(self._counted, end)
         self._position = max(self._position, end)
-        self.cursor.save(max(self.cursor.position, end))
+        self._window.mark = max(self._window.mark, end)
+        self._save()
+
+    def give_way(self, messages: int, size: int) -> None:
+        """Let the oldest go, so many messages and so many bytes of them at least, if there are so many."""
+        end = 0
+        for entry in self._oldest(messages):
+            if messages <= 0 and size <= 0:
+                break
+            messages, size, end = messages - 1, size - self.account.size(entry.message), entry.end
+        else:
+            end = max(end, self._position)  # what is left was read, and is not to be sent anyway
+        if end:
+            self.let_go(end, "bound_oldest")
+
+    def _oldest(self, messages: int) -> Iterator[Entry]:
+        """What could still be let go, the oldest first; about so many are asked for."""
+        for sent in self._in_flight:
+            yield from sent.entries[len(sent.gone) :]
+        yield from self._batch.entries
+        position, count = max(self._position, self.cursor.position), min(max(messages, 1), _SCAN_MESSAGES)
+        while entries := self.reader.read(position, count, _GIVE_BYTES):
+            position, count = entries[-1].end, min(2 * count, _SCAN_MESSAGES)
+            yield from (entry for entry in entries if self._wants(entry))

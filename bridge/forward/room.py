@@ -57,7 +57,7 @@ class Room:
             return False
         for one in giving:
             one.let_go(end)
-        return self._log.trim()
+        return bool(giving) or self._log.trim()
 
     def _move(self, kept: Sequence[Forwarder], end: int) -> bool:
         """Move what these routes want before `end` aside, if it is little; return whether it was moved.

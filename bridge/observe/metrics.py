@@ -5,7 +5,8 @@ scrape reads one `Status`. A thing that has gone, such as a route taken out of
 the configuration, is therefore gone from the next scrape too.
 
 Names follow Prometheus: base units, `_total` for what only rises until the
-process restarts. What lies on the disk is a gauge.
+process restarts; those of a route go on after a restart, and while the backlog of the
+start is being counted what rests on it is left out. What lies on the disk is a gauge.
 
     edgespool_route_backlog_messages{route="telemetry"}  ->  alert when it grows
     edgespool_route_oldest_age_seconds{route=...}        ->  alert when it is older than you can accept
@@ -140,26 +141,34 @@ _ROUTE_NOW = (
     ("oldest_age_seconds", "Age of the oldest of them; 0 when there is none.", "oldest_age_s"),
 )
 _ROUTE_TOTAL = (
+    ("accepted", "Messages that the route took: the sum of all below and the backlog.", "accepted"),
     ("delivered", "Messages that the sink has confirmed.", "delivered"),
     ("refused", "Messages that the sink will never take, now in the dead letters.", "refused"),
-    ("expired", "Messages let go because they were older than max_age.", "expired"),
+    ("expired", "Messages let go because they were older than max_age or their own expiry.", "expired"),
+    ("filtered", "Messages that the conditions of the route do not want.", "filtered"),
+    ("damaged", "Messages that were stored and not found again.", "damaged"),
     ("lost", "Messages dropped by when_full.", "lost"),
 )
+_COUNTED = ("backlog_messages", "accepted")  # what is too low while the backlog of the start is counted
 
 
 def _routes(routes: dict[str, RouteStatus]) -> Iterator[Metric]:
     for name, text, field in _ROUTE_NOW:
         gauge = GaugeMetricFamily(f"edgespool_route_{name}", text, labels=("route",))
         for route, state in routes.items():
-            gauge.add_metric((route,), getattr(state, field))
+            if not (state.counting and field in _COUNTED):
+                gauge.add_metric((route,), getattr(state, field))
         yield gauge
     for name, text, field in _ROUTE_TOTAL:
         total = CounterMetricFamily(f"edgespool_route_{name}", text, labels=("route",))
         for route, state in routes.items():
-            total.add_metric((route,), getattr(state, field))
+            if not (state.counting and field in _COUNTED):
+                total.add_metric((route,), getattr(state, field))
         yield total
     dropped = CounterMetricFamily(
-        "edgespool_route_dropped", "What of these went, the oldest or the newest.", labels=("route", "reason")
+        "edgespool_route_dropped",
+        "What of these went, and why: the store was full or the route at its bound.",
+        labels=("route", "reason"),
     )
     for route, state in routes.items():
         for reason, count in state.dropped.items():

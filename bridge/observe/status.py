@@ -67,17 +67,29 @@ class SinkStatus(msgspec.Struct, frozen=True):
 
 
 class RouteStatus(msgspec.Struct, frozen=True):
-    """One route and its cursor."""
+    """One route and its cursor. To the message, at every moment:
+
+        accepted = delivered + refused + expired + filtered + damaged + lost + stored
+
+    All of these count since the route began, across restarts. A power cut may take back what was
+    counted as delivered in its last moments: then it is stored again, and is sent again.
+    While `counting`, just after a start, `stored` and with it `accepted` are too low.
+    """
 
     sink: str  # the one that has its turn, where there is a fallback
-    backlog_messages: int
+    backlog_messages: int  # the same as `stored`
     backlog_bytes: int
     oldest_age_s: float  # age of the oldest message of the backlog; 0 when there is none
-    delivered: int
+    delivered: int  # owned by the far end
     refused: int  # taken to the dead letters
-    expired: int  # older than max_age
-    lost: int  # dropped by when_full
-    dropped: dict[str, int] = {}  # the same by reason: "oldest", "newest"
+    expired: int  # older than max_age, or than the publisher set
+    lost: int  # let go, as when_full says: the sum of `dropped`
+    dropped: dict[str, int] = {}  # by reason: full_oldest, full_newest, bound_oldest, bound_newest
+    accepted: int = 0  # messages this route took responsibility for
+    stored: int = 0  # of these on the disk and not settled
+    filtered: int = 0  # not what the conditions of the route want
+    damaged: int = 0  # stored, and not found again
+    counting: bool = False  # the backlog of the start is still being counted
 
 
 class CommandStatus(msgspec.Struct, frozen=True):

@@ -129,11 +129,8 @@ class View:
         return facts
 
     def dropped(self) -> dict[str, dict[str, int]]:
-        """What each route has let go because the store was full, by which rule."""
-        lost = self._broker.inlet.lost
-        return {
-            one.route.name: {"oldest": one.lost, "newest": lost(one.route.name)} for one in self._forwarders
-        }
+        """What each route has let go since the start, by reason."""
+        return {one.route.name: one.account.dropped_since() for one in self._forwarders}
 
     def _sink_status(self, name: str) -> SinkStatus:
         keeper, (kind, address) = self._keepers[name], self._ends[name]
@@ -147,19 +144,23 @@ class View:
         )
 
     def _route_status(self, forwarder: Forwarder) -> RouteStatus:
-        name = forwarder.route.name
-        taken = self._broker.inlet.taken(name)
-        oldest_ns = forwarder.oldest_ns()
+        account, oldest_ns = forwarder.account, forwarder.oldest_ns()
+        tally = account.tally
         return RouteStatus(
             sink=forwarder.keeper.sink.name,
-            backlog_messages=max(0, (forwarder.waiting_at_start or 0) + taken - forwarder.left),
+            backlog_messages=account.stored,
             backlog_bytes=max(0, self._spool.uplink.durable - forwarder.cursor.position),
             oldest_age_s=round(self._clock.age_s(oldest_ns), 3) if oldest_ns else 0.0,
-            delivered=forwarder.delivered,
-            refused=forwarder.refused,
-            expired=forwarder.expired,
-            lost=forwarder.lost + self._broker.inlet.lost(name),
-            dropped=self.dropped()[name],
+            counting=account.counting,
+            accepted=account.accepted,
+            stored=account.stored,
+            delivered=tally.delivered,
+            refused=tally.refused,
+            expired=tally.expired,
+            filtered=tally.filtered,
+            damaged=tally.damaged,
+            lost=account.lost,
+            dropped=account.dropped(),
         )
 
 

@@ -33,6 +33,8 @@ class Route:
         "fallback",
         "gateway",
         "max_age_s",
+        "max_bytes",
+        "max_messages",
         "name",
         "patterns",
         "priority",
@@ -55,6 +57,8 @@ class Route:
         gateway: str = "",
         batch: BatchLimits | None = None,
         max_age_s: float | None = None,
+        max_messages: int | None = None,
+        max_bytes: int | None = None,
         when_full: WhenFull = "refuse",
         priority: int = PRIORITY,
         fallback: tuple[str, float] | None = None,
@@ -67,6 +71,8 @@ class Route:
         self.gateway = gateway
         self.batch = batch or BatchLimits()
         self.max_age_s = max_age_s
+        self.max_messages = max_messages  # stored at a time; beyond, and in a full store, `when_full` decides
+        self.max_bytes = max_bytes  # of topics and payloads
         self.when_full: WhenFull = when_full
         self.priority = priority  # of those that drop the oldest, the lowest gives way first
         self.fallback = fallback  # a second sink, and after how many seconds without the first

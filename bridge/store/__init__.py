@@ -24,8 +24,9 @@ All integers are little-endian.
     version 2: a file used again;  earlier := salt u32 | base u64, rest := zero × 20 | older records
     record  := crc32 u32 | magic u16 (from the salt) | kind u8 | zero u8 | length u32
                | sequence u64 | body of `length` bytes, MessagePack
-    cursor  := slot | slot
-    slot    := magic u32 (version in its last byte) | position u64 | turn u64 | crc32 u32
+    cursor  := slot | slot | slot
+    slot    := magic u32 (version in its last byte) | position u64 | turn u64 | length u16
+               | note of `length` bytes | zeros | crc32 u32                       512 bytes
 
 A position counts bytes since the log began and never comes back. A record's CRC
 starts from the salt of its segment and its own position, and covers everything

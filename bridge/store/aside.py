@@ -205,6 +205,10 @@ class Aside:
             part.segment.close()
             self._files.unlink(part.segment.path)
 
+    def ends_before(self, cursor: int) -> bool:
+        """Whether a file lies wholly before the cursor."""
+        return bool(self._parts) and self._parts[0].end <= cursor
+
     def trim(self, cursor: int) -> None:
         """Let go of files wholly before the cursor."""
         while self._parts and self._parts[0].end <= cursor:

@@ -40,7 +40,7 @@ from typing import TYPE_CHECKING, Final
 
 from bridge.message import Message
 from bridge.store.batch import Batch
-from bridge.store.cursor import Cursor, find_cursor
+from bridge.store.cursor import Cursor, find_cursor, sync_past
 from bridge.store.damaged import Damaged
 from bridge.store.files import OS_FILES, Files
 from bridge.store.history import History
@@ -279,9 +279,8 @@ class Log:
     def settle(self, batch: Batch) -> None:
         """The batch is on the disk: readers may see it."""
         self._under_way, self._writing = 0, False
-        for segment in batch.new_segments:
-            self._segments.append(segment)
-            self._bases.append(segment.base)
+        self._segments += batch.new_segments
+        self._bases += [segment.base for segment in batch.new_segments]
         self.appended += len(batch.entries)
         self.durable = self._writer.records_end = batch.end
         self._spares.put(batch.spares)
@@ -378,6 +377,7 @@ class Log:
         """
         if len(self._bases) < 2:
             return False
+        sync_past(self._bases[1], self.cursors.values())
         segment, _ = self._segments.pop(0), self._bases.pop(0)
         segment.close()
         end = self._segments[0].header.follows

@@ -115,7 +115,7 @@ class LogLook:
                 what = "no position can be read: the route goes back to the oldest message"
                 self.flaws.append(Flaw(path, 0, size, what, lost=False))
             elif damaged:
-                what = "one of its two slots cannot be read; the other one counts"
+                what = "one of its slots cannot be read; another one counts"
                 self.flaws.append(Flaw(path, 0, size, what, lost=False))
 
     def _see_segments(self) -> None:

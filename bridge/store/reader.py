@@ -15,6 +15,7 @@ import os
 from collections.abc import Sequence
 
 from bridge.store.aside import ASIDE, Aside, Part
+from bridge.store.cursor import sync_past
 from bridge.store.damaged import Damaged
 from bridge.store.log import READ_BYTES, Log
 from bridge.store.record import Entry
@@ -73,13 +74,15 @@ class Reader:
             covered, messages_max, bytes_max
         )
 
-    def save(self, position: int) -> None:
-        """Move the cursor; what lies before it is let go, here and in the log."""
-        self.cursor.save(position)
+    def save(self, position: int, note: bytes | None = None) -> None:
+        """Move the cursor, as `Cursor.save`; what lies before it is let go, here and in the log."""
+        self.cursor.save(position, note)
         self._trim()
         self._log.trim()
 
     def _trim(self) -> None:
+        if self._aside.ends_before(self.cursor.position):
+            sync_past(self.cursor.position, (self.cursor,))
         self._aside.trim(self.cursor.position)
         self._log.aside_bytes = sum(reader.aside_bytes for reader in self._log.readers.values())
 

@@ -187,7 +187,7 @@ class ClockworkHouse:
             self._spool = Spool.open(str(self._folder / f"life{self._lives}"), QUOTA_BYTES, UnsyncedFiles())
             # No measurement exceeds NaN: no commit is ever slow enough for a thread.
             self._spool.committer.commit_s = math.nan
-            self.broker = Broker(self._spool, (), lambda amount: True, self._limits)
+            self.broker = Broker(self._spool, (), {}, lambda amount: True, self._limits)
             self._ticking = asyncio.ensure_future(self.broker.run())
 
         self.loop.run_until_complete(build())

@@ -177,7 +177,7 @@ async def test_verify_says_ok_or_lists_what_is_damaged_and_where(store):
     result = store.run("verify")
     assert result.exit_code == 1
     cursor, record, summary = result.stdout.splitlines()
-    assert cursor.startswith("uplink/cursors/alarms.cur: 0-48 (48 bytes): one of its two slots")
+    assert cursor.startswith("uplink/cursors/alarms.cur: 0-1024 (1,024 bytes): one of its slots")
     assert record.startswith(f"uplink/{segment.name}: 128-")
     assert summary.startswith("damaged: ")
     assert "7 messages" in summary

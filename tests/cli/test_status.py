@@ -46,8 +46,11 @@ async def test_given_a_gateway_when_asked_then_a_table(address):
     assert (code, err) == (0, "")
     lines = out.splitlines()
     assert lines[0] == "edgespool 0.1.0  plant-7  up 1 d 2 h  ready"
-    (route,) = [line.split() for line in lines if line.startswith("telemetry")]
-    assert route == ["telemetry", "cloud", "12,345", "4.4", "MiB", "1", "h", "2", "min", "900", "4", "2", "3"]
+    route, account = (line.split() for line in lines if line.startswith("telemetry"))
+    assert route == ["telemetry", "cloud", "12,345", "4.4", "MiB", "1", "h", "2", "min"]
+    assert account == ["telemetry", "13,260", "900", "12,345", "4", "2", "3", "5"]
+    why = "1 oldest, the store was full, 3 newest, the route was at its bound, 1 damaged"
+    assert why in " ".join(out.split())
     (sink,) = [at for at, line in enumerate(lines) if line.startswith("cloud")]
     assert "down" in lines[sink]
     assert lines[sink + 1] == "  connection refused"
@@ -107,9 +110,7 @@ CROWDED = replace(
     reasons=["the store is full " * 8],
     sinks={"s" * 60: replace(STATUS.sinks["cloud"], address="amqps://" + "h" * 200, reason="refused " * 40)},
     routes={
-        "r" * 60: replace(
-            STATUS.routes["telemetry"], sink="s" * 60, backlog_messages=987_654_321_012, delivered=10**12
-        )
+        "r" * 60: replace(STATUS.routes["telemetry"], sink="s" * 60, stored=987_654_321_012, delivered=10**12)
     },
 )
 HOSTILE = replace(

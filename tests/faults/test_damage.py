@@ -351,10 +351,10 @@ async def test_given_a_store_of_a_newer_version_in_50_forms_it_is_refused_and_no
     luck = random.Random(3)
     for nth in range(50):
         name = names[nth % len(names)]
-        version = luck.randrange(2, 256)
+        version = luck.randrange(3, 256)
         data = bytearray(sound[name])
-        # Of a cursor it is the lowest byte of the magic in both slots, else the byte behind the magic.
-        for at in (0, len(data) // 2) if name.endswith(".cur") else (8, 64 + 8):
+        # Of a cursor it is the lowest byte of the magic in each slot, else the byte behind the magic.
+        for at in range(0, len(data), 512) if name.endswith(".cur") else (8, 64 + 8):
             data[at] = version
         newer = {**sound, name: bytes(data)}
         if nth % 2:  # and there is something that recovery would like to do

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from functools import partial
 
 import pytest
 
@@ -49,6 +50,8 @@ class Hall:
     def run(self, *works):
         """Start forwarders and keepers; by default all there are."""
         for work in works or (self.keeper, *self.forwarders):
+            if work in self.forwarders:
+                self._tasks.append(asyncio.create_task(work.count_backlog()))
             self._tasks.append(asyncio.create_task(work.run()))
         return self._tasks[-1]
 
@@ -56,15 +59,22 @@ class Hall:
         for payload in payloads:
             message = Message(topic, str(payload).encode(), 1, **({"received_ns": 2 * 10**18} | more))
             self.spool.uplink.append(message)
+            self.spool.committer.when_durable(partial(self._stored, message))
         assert await self.spool.committer.flush() is None
         self.appended += len(payloads)
 
     def numbers(self, sink=None):
         return [int(each.message.payload) for each in (sink or self.sink).received]
 
+    def _stored(self, message, error):
+        """As the inlet does it."""
+        for forwarder in self.forwarders:
+            if error is None and forwarder.route.wants(message.topic):
+                forwarder.account.store(1, forwarder.account.size(message))
+
     def backlog(self, forwarder):
         """As the status has it."""
-        return (forwarder.waiting_at_start or 0) + self.appended - forwarder.left
+        return forwarder.account.stored
 
     async def drained(self, forwarder):
         await until(lambda: forwarder.cursor.position == self.spool.uplink.durable)

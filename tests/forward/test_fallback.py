@@ -54,7 +54,7 @@ async def test_given_a_first_that_stays_away_then_the_second_gets_the_rest_until
     await until(lambda: pair.first.up)
     await pair.publish(*range(40, 50))
     assert pair.numbers() == ([*range(10), *range(40, 50)], list(range(10, 40)))
-    assert (pair.route.delivered, hall.backlog(pair.route)) == (50, 0)
+    assert (pair.route.account.tally.delivered, hall.backlog(pair.route)) == (50, 0)
     said = [record.message for record in caplog.records if record.message.startswith("fallback")]
     assert said[0].startswith("fallback route=all sink=cloud away_s=")
     assert said[1:] == ["fallback over route=all sink=cloud"]

@@ -61,7 +61,7 @@ async def test_given_an_outage_when_the_sink_returns_then_all_arrive_in_order(ha
     hall.sink.come_back()
     await hall.drained(route)  # without another publish
     assert hall.numbers() == list(range(130))
-    assert (route.delivered, hall.backlog(route)) == (130, 0)
+    assert (route.account.tally.delivered, hall.backlog(route)) == (130, 0)
 
 
 async def test_a_link_that_returns_is_found_with_the_wait_under_way_and_drained_without_a_publish(
@@ -101,9 +101,9 @@ async def test_several_batches_are_under_way_and_the_cursor_moves_only_over_the_
     handed.sink.confirm(1)
     handed.sink.confirm(2)
     await asyncio.sleep(0.01)
-    assert (route.cursor.position, route.delivered) == (begin, 0)
+    assert (route.cursor.position, route.account.tally.delivered) == (begin, 0)
     handed.sink.confirm(0)
-    await until(lambda: route.delivered == 30)
+    await until(lambda: route.account.tally.delivered == 30)
     assert route.cursor.position > begin
     assert handed.backlog(route) == 70
     await until(lambda: len(handed.sink.batches) == BATCHES_IN_FLIGHT + 3)
@@ -125,7 +125,7 @@ async def test_given_a_link_that_breaks_in_the_middle_then_the_same_ids_come_aga
     for nth in (4, 5, 6):
         handed.sink.confirm(nth)
     await handed.drained(route)
-    assert (route.delivered, handed.backlog(route)) == (40, 0)
+    assert (route.account.tally.delivered, handed.backlog(route)) == (40, 0)
     assert handed.keeper.turn == 2
 
 
@@ -140,10 +140,9 @@ async def test_a_route_goes_on_where_its_cursor_stood(hall):
     await hall.spool.close()
     hall.open()
     route = hall.route()
-    counting = asyncio.create_task(route.count_backlog())
+    await route.count_backlog()
+    assert (route.account.tally.delivered, hall.backlog(route), route.account.accepted) == (25, 25, 50)
     hall.run()
-    await counting
-    assert route.waiting_at_start == 25
     await hall.drained(route)
     assert hall.numbers() == list(range(25, 50))
     assert hall.backlog(route) == 0
@@ -187,17 +186,17 @@ async def test_what_is_too_old_is_counted_and_not_sent_and_an_outage_does_not_co
         await handed.append(nth, received_ns=stale if nth % 2 else fresh)
     handed.run()
     await until(lambda: handed.sink.batches)
-    assert route.expired == 0, "it counts when the cursor passes"
+    assert route.account.tally.expired == 0, "it counts when the cursor passes"
     handed.sink.fail(0)
     await until(lambda: len(handed.sink.batches) >= 2)
     assert handed.sink.sent()[-1] == list(range(0, 20, 2))
     assert handed.backlog(route) == 20
     handed.sink.confirm(len(handed.sink.batches) - 1)
     await handed.drained(route)
-    assert (route.delivered, route.expired, handed.backlog(route)) == (10, 10, 0)
+    assert (route.account.tally.delivered, route.account.tally.expired, handed.backlog(route)) == (10, 10, 0)
     await handed.append(*range(5), received_ns=stale)
     await handed.drained(route)
-    assert (route.expired, handed.backlog(route)) == (15, 0)
+    assert (route.account.tally.expired, handed.backlog(route)) == (15, 0)
 
 
 async def test_a_message_whose_own_expiry_is_over_is_not_sent(hall):
@@ -207,7 +206,7 @@ async def test_a_message_whose_own_expiry_is_over_is_not_sent(hall):
     await hall.append(2, received_ns=time.time_ns(), properties=about)
     hall.run()
     await hall.drained(route)
-    assert (hall.numbers(), route.expired) == ([2], 1)
+    assert (hall.numbers(), route.account.tally.expired) == ([2], 1)
 
 
 async def test_a_slow_far_end_does_not_hold_up_the_others(hall):
@@ -218,7 +217,7 @@ async def test_a_slow_far_end_does_not_hold_up_the_others(hall):
     await hall.append(*range(200))
     await hall.drained(free)
     assert hall.numbers() == list(range(200))
-    assert stuck.delivered == 0
+    assert stuck.account.tally.delivered == 0
     assert len(slow.sink.batches) == BATCHES_IN_FLIGHT, "and it takes no memory without end"
 
 
@@ -235,7 +234,7 @@ async def test_a_route_that_wants_little_lets_the_others_run_while_it_reads_much
         turns += 1
     assert turns >= 10
     await hall.drained(route)
-    assert route.delivered == 1
+    assert route.account.tally.delivered == 1
 
 
 async def test_stop_waits_for_what_is_under_way_and_sends_nothing_more(handed):
@@ -250,7 +249,7 @@ async def test_stop_waits_for_what_is_under_way_and_sends_nothing_more(handed):
     handed.sink.confirm(1)
     await asyncio.wait_for(running, 5)
     assert len(handed.sink.batches) == 2
-    assert (route.delivered, handed.backlog(route)) == (20, 20)
+    assert (route.account.tally.delivered, handed.backlog(route)) == (20, 20)
 
 
 # ---- refusals --------------------------------------------------------------------------
@@ -262,7 +261,7 @@ async def test_a_refusal_is_in_the_dead_letters_before_the_cursor_moves(hall):
     hall.run()
     await hall.append(*range(10))
     await hall.drained(route)
-    assert (route.delivered, route.refused) == (9, 1)
+    assert (route.account.tally.delivered, route.account.tally.refused) == (9, 1)
     assert hall.numbers() == [0, 1, 2, 4, 5, 6, 7, 8, 9]
     (entry,) = hall.spool.dead.read(0)
     letter = msgspec.json.decode(entry.note, type=DeadLetter)
@@ -289,10 +288,10 @@ async def test_while_the_dead_letters_cannot_be_written_the_cursor_stays(hall, m
     monkeypatch.setattr("bridge.forward.forwarder.asyncio.sleep", lambda s: pause(min(s, 0.01)))
     hall.run()
     await until(lambda: len(tries) >= 3)
-    assert (route.cursor.position, route.refused) == (begin, 0)
+    assert (route.cursor.position, route.account.tally.refused) == (begin, 0)
     failing[0] = False
     await hall.drained(route)
-    assert route.refused == 1
+    assert route.account.tally.refused == 1
     assert [entry.message.payload for entry in hall.spool.dead.read(0)] == [b"1"]
 
 
@@ -303,7 +302,7 @@ async def test_a_reason_of_any_length_and_letters_finds_room_in_its_note(hall):
     hall.run()
     await hall.append(1)
     await hall.drained(route)
-    assert route.refused == 1
+    assert route.account.tally.refused == 1
 
 
 async def test_one_refusal_names_one_message_of_the_batch(handed):
@@ -313,7 +312,7 @@ async def test_one_refusal_names_one_message_of_the_batch(handed):
     await until(lambda: handed.sink.batches)
     handed.sink.confirm(0, [Refusal(2, "no"), Refusal(9, "no")])
     await handed.drained(route)
-    assert (route.delivered, route.refused) == (8, 2)
+    assert (route.account.tally.delivered, route.account.tally.refused) == (8, 2)
     assert [entry.message.payload for entry in handed.spool.dead.read(0)] == [b"2", b"9"]
 
 
@@ -332,8 +331,9 @@ async def test_the_backlog_of_the_start_is_counted_right_beside_a_drain_that_fre
     counting = asyncio.create_task(route.count_backlog())
     hall.run()
     await counting
-    assert route.waiting_at_start == 10_000
+    assert route.account.accepted == 10_000
     await hall.drained(route)
+    assert route.account.tally.delivered == 10_000
     await hall.drained(other)
     assert hall.backlog(route) == 0
     assert hall.spool.uplink.head > 0, "the test is about segments that are gone"

@@ -142,7 +142,7 @@ async def test_a_gigabyte_flows_past_ten_alarms_that_nobody_takes(plant, scale):
     assert plant.dead.stamps == [2 * 10**18 + nth for nth in range(10)]
     await until(lambda: plant.alarms.cursor.position == plant.hall.spool.uplink.durable)
     assert plant.hall.spool.uplink.aside_bytes == 0
-    assert (plant.telemetry.lost, plant.alarms.lost) == (0, 0)
+    assert (plant.telemetry.account.lost, plant.alarms.account.lost) == (0, 0)
 
 
 async def test_alarms_among_the_telemetry_come_in_order_whatever_was_moved_meanwhile(plant):

@@ -28,11 +28,11 @@ async def test_drop_oldest_frees_the_oldest_segment_and_counts_what_was_in_it(ha
     route = hall.route(when_full="drop_oldest")
     count = await fill(hall)
     assert hall.room.make(4200)
-    assert 0 < route.lost < count
+    assert 0 < route.account.lost < count
     await hall.append("7" * 4000)
     hall.run()
     await hall.drained(route)
-    assert route.lost + route.delivered == hall.appended
+    assert route.account.lost + route.account.tally.delivered == hall.appended
 
 
 async def test_refuse_and_drop_newest_let_nothing_go(hall):
@@ -41,7 +41,7 @@ async def test_refuse_and_drop_newest_let_nothing_go(hall):
         route = hall.route(name, when_full=when_full)
         await fill(hall)
         assert not hall.room.make(4200)
-        assert route.lost == 0
+        assert route.account.lost == 0
 
 
 async def test_a_strict_route_that_has_passed_is_not_in_the_way(hall):
@@ -51,7 +51,7 @@ async def test_a_strict_route_that_has_passed_is_not_in_the_way(hall):
     assert not hall.room.make(4200)
     strict.cursor.save(hall.spool.uplink.durable)
     assert hall.room.make(4200)
-    assert (loose.lost > 0, strict.lost) == (True, 0)
+    assert (loose.account.lost > 0, strict.account.lost) == (True, 0)
 
 
 @pytest.mark.parametrize("broken", [False, True])
@@ -63,15 +63,15 @@ async def test_given_batches_under_way_when_their_segment_is_let_go_then_each_co
     count = await fill(hall)
     await until(lambda: len(route._in_flight) == 4)
     assert hall.room.make(4200)
-    before = route.lost
+    before = route.account.lost
     if broken:
         hall.sink.go_away()
         await until(lambda: not hall.keeper.up)
         hall.sink.come_back()
     hall.sink.resume()
     await hall.drained(route)
-    assert route.lost + route.delivered == count == hall.appended
-    assert (route.lost > before) == broken
+    assert route.account.lost + route.account.tally.delivered == count == hall.appended
+    assert (route.account.lost > before) == broken
 
 
 async def test_letting_go_while_the_backlog_of_the_start_is_counted(hall):
@@ -84,10 +84,10 @@ async def test_letting_go_while_the_backlog_of_the_start_is_counted(hall):
     await asyncio.sleep(0)
     assert hall.room.make(4200)
     await counting
-    assert route.waiting_at_start == count
+    assert route.account.accepted == count
     hall.run()
     await hall.drained(route)
-    assert route.lost + route.delivered == count
+    assert route.account.lost + route.account.tally.delivered == count
 
 
 async def test_damage_at_the_end_of_the_log_ends_the_reading_and_not_the_house(hall):
@@ -96,9 +96,10 @@ async def test_damage_at_the_end_of_the_log_ends_the_reading_and_not_the_house(h
     await fill(hall)
     log = hall.spool.uplink
     log.read = lambda position, *more: []
-    route.let_go(log.oldest_segment_end())
+    end = log.oldest_segment_end()
+    route.let_go(end)
     await asyncio.wait_for(route.count_backlog(), 5)
-    assert route.cursor.position == log.oldest_segment_end()
+    assert route.cursor.position == end
 
 
 async def fill_both(hall):
@@ -123,13 +124,13 @@ async def test_the_lowest_priority_gives_way_and_what_the_others_want_is_moved(h
         assert hall.room.make(4200)
         await hall.append(f"{values}" + " " * 4000, topic="t/1")
         values += 1
-    assert (low.lost > 0, high.lost) == (True, 0)
+    assert (low.account.lost > 0, high.account.lost) == (True, 0)
     assert hall.spool.uplink.size <= hall.spool.uplink.max_bytes
     hall.run()
     await hall.drained(low)
     await hall.drained(high)
-    assert low.lost + low.delivered == values
-    assert high.delivered == alarms
+    assert low.account.lost + low.account.tally.delivered == values
+    assert high.account.tally.delivered == alarms
     of_alarms = [int(one.message.payload) for one in hall.sink.received if one.message.topic == "alarm/1"]
     assert of_alarms == list(range(alarms)), "in order, though some of them were moved"
 
@@ -139,7 +140,7 @@ async def test_where_both_want_the_same_the_lower_one_cannot_give_way_alone(hall
     high = hall.route("high", when_full="drop_oldest", priority=9)
     await fill(hall)
     assert hall.room.make(4200)
-    assert low.lost == high.lost > 0, "to keep it for one is to keep it"
+    assert low.account.lost == high.account.lost > 0, "to keep it for one is to keep it"
 
 
 async def test_what_was_too_much_to_be_moved_is_not_looked_at_for_every_message(hall):
@@ -159,6 +160,6 @@ async def test_while_the_mover_is_at_it_nobody_else_moves_or_gives_way(hall):
     await fill_both(hall)
     high.reader.moving = True
     assert not hall.room.make(4200)
-    assert (low.lost, high.lost) == (0, 0)
+    assert (low.account.lost, high.account.lost) == (0, 0)
     high.reader.moving = False
     assert hall.room.make(4200)

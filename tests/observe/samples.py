@@ -49,9 +49,21 @@ STATUS = Status(
     },
     routes={
         "telemetry": RouteStatus(
-            "cloud", 12_345, 4_567_890, 3723.4, 900, 2, 3, 4, {"oldest": 1, "newest": 3}
+            "cloud",
+            12_345,
+            4_567_890,
+            3723.4,
+            900,
+            2,
+            3,
+            4,
+            {"full_oldest": 1, "full_newest": 0, "bound_oldest": 0, "bound_newest": 3},
+            accepted=13_260,
+            stored=12_345,
+            filtered=5,
+            damaged=1,
         ),
-        "all": RouteStatus("lab", 0, 0, 0.0, 990, 0, 0, 0),
+        "all": RouteStatus("lab", 0, 0, 0.0, 990, 0, 0, 0, accepted=990),
     },
     dead_letters=2,
     commands={

@@ -52,8 +52,13 @@ EXPECTED = [
     ("edgespool_route_refused_total", {"route": "telemetry"}, 2),
     ("edgespool_route_expired_total", {"route": "telemetry"}, 3),
     ("edgespool_route_lost_total", {"route": "telemetry"}, 4),
-    ("edgespool_route_dropped_total", {"route": "telemetry", "reason": "oldest"}, 1),
-    ("edgespool_route_dropped_total", {"route": "telemetry", "reason": "newest"}, 3),
+    ("edgespool_route_dropped_total", {"route": "telemetry", "reason": "full_oldest"}, 1),
+    ("edgespool_route_dropped_total", {"route": "telemetry", "reason": "full_newest"}, 0),
+    ("edgespool_route_dropped_total", {"route": "telemetry", "reason": "bound_oldest"}, 0),
+    ("edgespool_route_dropped_total", {"route": "telemetry", "reason": "bound_newest"}, 3),
+    ("edgespool_route_accepted_total", {"route": "telemetry"}, 13_260),
+    ("edgespool_route_filtered_total", {"route": "telemetry"}, 5),
+    ("edgespool_route_damaged_total", {"route": "telemetry"}, 1),
     ("edgespool_route_backlog_messages", {"route": "all"}, 0),
     ("edgespool_dead_letters_messages", {}, 2),
     ("edgespool_command_source_up", {"command": "setpoints"}, 1),
@@ -84,7 +89,7 @@ def test_every_number_of_the_status_is_there(generate, parser):
     for name, labels, value in EXPECTED:
         assert seen[(name, tuple(sorted(labels.items())))] == value, name
     own = {key for key in seen if key[0].startswith("edgespool_")}
-    assert len(own) == len(EXPECTED) + 6  # the other six numbers of the route `all`
+    assert len(own) == len(EXPECTED) + 9  # the other nine numbers of the route `all`
 
 
 def test_the_process_tells_its_memory_and_when_it_started():

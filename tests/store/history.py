@@ -149,7 +149,7 @@ class History:
             for part, batch in work:
                 part.write(batch)
         except Killed:
-            if self.luck.random() < 0.3:  # a kill first, and more is built on what it left
+            if self.luck.random() < 0.6:  # a kill first, and more is built on what it left
                 self.disk.kill()
                 self.reopen()
                 self.commit()

@@ -780,7 +780,7 @@ def test_a_segment_of_a_newer_format_stops_the_start_and_nothing_is_touched(thre
 
 def test_a_cursor_of_a_newer_format_stops_the_start_and_nothing_is_touched(three_segments):
     path = os.path.join(three_segments.folder, "cursors", "cloud.cur")
-    change(path, lambda data: b"\x02" + data[1:24] + b"\x02" + data[25:])
+    change(path, lambda data: b"\x03" + data[1:512] + b"\x03" + data[513:])
     change(segments(three_segments)[2], lambda data: data[:-5] + b"torn!")
     before = contents(three_segments.folder)
     with pytest.raises(StoreFailed, match="cursor"):

@@ -294,7 +294,7 @@ def test_half_of_a_header_or_of_a_cursor_is_a_flaw_that_costs_nothing(log):
     path = segments(log)[2]
     flip(path, 20)
     cursor = Path(log.folder) / "cursors" / "telemetry.cur"
-    flip(cursor, 30)
+    flip(cursor, 512 + 6)
     look = LogLook(log.folder)
     assert [(Path(flaw.file).name, flaw.lost) for flaw in look.flaws] == [
         ("telemetry.cur", False),
@@ -429,7 +429,7 @@ async def test_a_newer_format_is_refused_with_what_to_do(tmp_path, name):
     await spool.close()
     path = tmp_path / "store" / name.format(segment=f"{0:020d}.seg")
     content = bytearray(path.read_bytes())
-    for at in (0, 24) if path.suffix == ".cur" else (8, 72):
+    for at in (0, 512) if path.suffix == ".cur" else (8, 72):
         content[at] = 9
     path.write_bytes(content)
     with pytest.raises(StoreFailed, match=r"run the newer edgespool"):

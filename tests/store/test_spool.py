@@ -83,7 +83,7 @@ async def test_a_newer_format_anywhere_stops_the_start_before_a_byte_is_written(
             if name in (one, os.path.basename(above)) and one.endswith((".seg", ".tab")):
                 change(os.path.join(above, one), lambda data: newer(data, 8, 64))
             elif name == one:
-                change(os.path.join(above, one), lambda data: newer(data, 0, 24))
+                change(os.path.join(above, one), lambda data: newer(data, 0, 512))
     with open(os.path.join(path, "uplink", "0" * 20 + ".seg"), "r+b") as file:
         file.seek(300)
         file.write(b"torn")  # recovery would have something to do here

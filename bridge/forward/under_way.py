@@ -1,0 +1,54 @@
+"""One batch on its way, and what lies between its messages.
+
+A batch covers a stretch of the log: the messages in it, and those that the route wants
+and does not send, because they have expired or were let go at the door. The cursor may
+come to stand in the middle of it: where the far end has taken only the first messages,
+or where the oldest were let go. Then what lies before it is counted, and the rest not yet.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from bridge.policy.account import Fate, Reason
+from bridge.sinks.base import Refusal
+from bridge.store import Entry
+
+__all__ = ["Sent", "Skipped"]
+
+
+class Skipped(NamedTuple):
+    """A message that is not sent; `fate` is None where its note has said already that it was let go."""
+
+    position: int
+    fate: Fate | None
+    size: int
+
+
+class Sent:
+    """One batch under way. `gone` says of its first messages why they were let go meanwhile."""
+
+    def __init__(
+        self, entries: list[Entry], skipped: list[Skipped], task: asyncio.Task[list[Refusal]]
+    ) -> None:
+        self.key = entries[0].position
+        self.entries = entries
+        self.skipped = skipped
+        self.task = task
+        self.gone: list[Reason] = []
+
+    def let_go(self, end: int, reason: Reason) -> Sequence[Entry]:
+        """What lies before `end` is let go, if the far end does not take it; return what was not before."""
+        begin = len(self.gone)
+        gone = [entry for entry in self.entries[begin:] if entry.position < end]
+        self.gone += [reason] * len(gone)
+        return gone
+
+    def confirm(self, count: int) -> tuple[list[Entry], int]:
+        """The far end owns the first messages: take them out. Also return how many of them were let go."""
+        confirmed, self.entries = self.entries[:count], self.entries[count:]
+        gone = len(self.gone[:count])
+        self.gone = self.gone[count:]
+        return confirmed, gone
