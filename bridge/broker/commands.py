@@ -58,6 +58,7 @@ class Commands:
         self._memory_token = NO_TOKEN
         self._due: list[_Due] = []
         self._restored: dict[str, list[Command]] = {}
+        self._answers: dict[str, Command] = {}  # Response Topic → who waits for what is published there
         self.watching = 0
 
     # ---- in ------------------------------------------------------------------------
@@ -75,6 +76,7 @@ class Commands:
             return True
         if not self._committer.accepting or not broker.delivery.has_room(message):
             return False
+        self._expect_answer(command)
         if message.retain:
             broker.retain(message)
             command.taken += 1
@@ -112,14 +114,18 @@ class Commands:
         """The command of an entry; a new one for what was stored before a restart."""
         route, message_id, serial = about
         if restoring:
-            return Command(route, message_id, entry.message, True)
+            command = Command(route, message_id, entry.message, True)
+            self._expect_answer(command)
+            return command
         return self._given.pop(serial, None)
 
     def queued(self, command: Command, restoring: bool) -> None:
         """Every session that wants the command has it, or has said why not."""
         if not restoring:
             self._check_taken(command)
-        elif command.left > 1:
+        elif command.left == 1:
+            self.release(command)
+        else:
             self._restored.setdefault(command.route, []).append(command)
         if command.left > 1:
             command.lighten()
@@ -128,6 +134,23 @@ class Commands:
     def restored(self, route: str) -> list[Command]:
         """What was stored for a route before the start and is not over, oldest first. Once."""
         return [command for command in self._restored.pop(route, []) if command.left]
+
+    # ---- what devices answer -------------------------------------------------------
+
+    def _expect_answer(self, command: Command) -> None:
+        if topic := command.response_topic:
+            self._answers[topic] = command
+
+    def answered(self, answer: Message) -> None:
+        """A device has published to a topic for answers. Nobody else gets that, and nobody can guess one."""
+        command = self._answers.get(answer.topic)
+        if command is not None:
+            command.answer_with(answer)
+
+    def release(self, command: Command) -> None:
+        """Nobody waits for an answer to this one any more."""
+        if topic := command.response_topic:
+            self._answers.pop(topic, None)
 
     # ---- how it ends ---------------------------------------------------------------
 

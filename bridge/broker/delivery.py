@@ -38,6 +38,7 @@ from bridge.mqtt.codec import Imprint, imprint
 from bridge.mqtt.delivery import NO_TOKEN
 from bridge.mqtt.packet import Publish, Pubrel, Subscription
 from bridge.mqtt.reason import ReasonCode
+from bridge.policy.command import ANSWER_TOPICS
 from bridge.store import Entry
 from bridge.store.log import NOTE_BYTES_MAX
 from bridge.store.note import Note, decode_note
@@ -85,6 +86,9 @@ class Delivery:
         """
         matched = decision.matches
         if matched is None:
+            return
+        if message.topic.startswith(ANSWER_TOPICS):
+            self._broker.commands.answered(message)
             return
         imprints: dict[int, Imprint] = {}
         logged = False

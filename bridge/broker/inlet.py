@@ -30,6 +30,7 @@ from bridge.mqtt.reason import ReasonCode
 from bridge.mqtt.session import Arrival
 from bridge.policy.access import ANONYMOUS, Identity
 from bridge.policy.account import Account, Reason, decode_tally
+from bridge.policy.command import ANSWER_TOPICS
 from bridge.policy.route import Route
 from bridge.policy.subscriptions import Matches
 from bridge.store.note import Note
@@ -128,7 +129,7 @@ class Inlet:
                 owners[subscriber] = allowed
             else:
                 del owners[subscriber]
-        return matches or None
+        return matches if matches or topic.startswith(ANSWER_TOPICS) else None
 
     def forget_decisions(self) -> None:
         """Subscriptions or rights have changed."""

@@ -64,10 +64,17 @@ class Command(Section):
         Duration | None, Field(ge=1, description="Message Expiry Interval, where the message has no shorter")
     ] = None
 
+    answer_timeout: Annotated[
+        Duration | None,
+        Field(ge=1, le=3600, description="how long a device may take to answer to who named a reply_to"),
+    ] = None
+
     @model_validator(mode="after")
     def _receipt_needs_an_answer(self) -> Command:
         if self.receipt == "device" and not self.qos:
             raise ValueError(
                 "with 'qos: 0' no device acknowledges anything; write 'qos: 1' or 'receipt: stored'"
             )
+        if self.answer_timeout is not None and self.receipt != "device":
+            raise ValueError("'answer_timeout' waits for the device; write 'receipt: device' with it")
         return self

@@ -35,6 +35,7 @@ def build_command(config: Config, name: str) -> CommandRoute:
         receipt=model.receipt,
         max_age_s=model.max_age,
         expiry_s=model.expiry,
+        answer_timeout_s=model.answer_timeout,
         levels_max=limits.topic_levels_max,
         packet_bytes_max=limits.packet_bytes_max,
     )

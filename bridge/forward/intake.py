@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
+from secrets import token_hex
 from typing import Final, Protocol
 
 import msgspec
@@ -25,7 +26,8 @@ import msgspec
 from bridge.clock import Clock
 from bridge.errors import SinkUnavailable, StoreError
 from bridge.forward.keeper import Keeper
-from bridge.policy.command import DELIVERED, EXPIRED, REJECTED, UNDELIVERABLE, Command, Outcome
+from bridge.message import Message
+from bridge.policy.command import ANSWER_TOPICS, DELIVERED, EXPIRED, REJECTED, UNDELIVERABLE, Command, Outcome
 from bridge.policy.command_route import CommandRoute
 from bridge.policy.incoming import Incoming, Unfit
 from bridge.sources.base import Reply, Settlement, Source
@@ -38,6 +40,8 @@ GIVEN_MAX: Final = 1_000  # commands of one commit: the others of the loop want 
 NO_ROOM_S: Final = 0.25  # how long until a store that was full is asked again
 LINES_PER_MINUTE: Final = 10  # about single commands; the counters have the rest
 
+FAILURES: Final = frozenset({EXPIRED, REJECTED, UNDELIVERABLE})
+
 _Key = tuple[str, str, int]
 
 
@@ -49,6 +53,9 @@ class Devices(Protocol):
 
     async def durable(self) -> StoreError | None:
         """Wait until what was given is in the sessions; return why it is not, or None."""
+
+    def release(self, command: Command) -> None:
+        """Nobody waits for an answer to this one any more."""
 
     def restored(self, route: str) -> list[Command]:
         """What was given before the start and is not over, oldest first."""
@@ -86,7 +93,8 @@ class Intake:
         self._loop = asyncio.get_running_loop()
         self._asked: dict[Command, list[_Asked]] = {}
         self._known: dict[_Key, Command] = {}
-        self._recent: dict[_Key, tuple[Outcome, str]] = {}
+        self._recent: dict[_Key, tuple[Outcome, str, Message | None]] = {}
+        self._timers: dict[Command, asyncio.TimerHandle] = {}  # delivered, and not answered yet
         self._settlements: list[Settlement] = []
         self._lines_left = LINES_PER_MINUTE
         self._lines_since = 0.0
@@ -135,8 +143,9 @@ class Intake:
                 if error is None:
                     self._keep(command, _asked(incoming))
                     command.ended()
-                else:
-                    command.over = None  # whatever of it lies in memory is not waited for
+                else:  # whatever of it lies in memory is not waited for
+                    command.over = None
+                    self._devices.release(command)
             if error is not None:
                 batch.extendleft(incoming for incoming, _ in reversed(given))
             self._no_room = str(error or ("the store has no room for commands" if refused else ""))
@@ -152,7 +161,8 @@ class Intake:
         while batch and len(given) < GIVEN_MAX:
             incoming = batch[0]
             try:
-                message = route.message(incoming, now_ns)
+                asks = route.answer_timeout_s is not None and incoming.reply_to
+                message = route.message(incoming, now_ns, ANSWER_TOPICS + token_hex(16) if asks else "")
             except Unfit as error:
                 self._count(REJECTED, str(error), "")
                 self._settle(_asked(incoming), REJECTED, str(error))
@@ -191,32 +201,52 @@ class Intake:
             self._known[command.key] = command
 
     def _over(self, command: Command) -> None:
-        """Nobody has the command any more: tell who asked."""
-        outcome, reason = command.outcome, command.reason
+        """No session has the command any more: tell who asked, or wait for what the device says to it."""
+        timeout_s = self.route.answer_timeout_s
+        outcome, reason, answer = command.outcome, command.reason, command.answer
+        if outcome == DELIVERED and command.response_topic and answer is None and timeout_s is not None:
+            self._timers[command] = self._loop.call_later(timeout_s, self._unanswered, command)
+            return
+        if (timer := self._timers.pop(command, None)) is not None:
+            timer.cancel()
+        self._finish(command, "answered" if answer is not None else outcome, reason)
+
+    def _unanswered(self, command: Command) -> None:
+        del self._timers[command]
+        self._finish(command, DELIVERED, f"no answer within {self.route.answer_timeout_s:g} s")
+
+    def _finish(self, command: Command, outcome: Outcome, reason: str) -> None:
+        self._devices.release(command)
+        command.over = None
+        answer = command.answer
         if outcome == DELIVERED and not command.needs_receipt:
             outcome = "stored"
         asked = self._asked.pop(command, [])
         if self._known.get(command.key) is command:
             del self._known[command.key]
         if command.message_id:
-            self._recent[command.key] = outcome, reason
+            self._recent[command.key] = outcome, reason, answer
             while len(self._recent) > 2 * self.prefetch:
                 del self._recent[next(iter(self._recent))]
         self._count(outcome, reason, command.message.topic)
         for one in asked:
-            self._settle(one, outcome, reason)
+            self._settle(one, outcome, reason, answer)
 
     # ---- what is told --------------------------------------------------------------
 
-    def _settle(self, asked: _Asked, outcome: Outcome, reason: str) -> None:
+    def _settle(self, asked: _Asked, outcome: Outcome, reason: str, answer: Message | None = None) -> None:
         reply = None
         if asked.reply_to:
             told: dict[str, str] = {"outcome": outcome}
             if reason:
                 told["reason"] = reason
             body = msgspec.json.encode(told)
-            reply = Reply(asked.reply_to, asked.correlation_id, body, told, "application/json")
-        failed = outcome not in ("stored", DELIVERED)
+            content_type: str | None = "application/json"
+            if answer is not None:
+                body = answer.payload
+                content_type = answer.properties.content_type if answer.properties is not None else None
+            reply = Reply(asked.reply_to, asked.correlation_id, body, told, content_type)
+        failed = outcome in FAILURES
         if not self._settlements:
             self._loop.call_soon(self._send)
         self._settlements.append(Settlement(asked.tag, (reason or outcome) if failed else "", reply))
@@ -228,12 +258,15 @@ class Intake:
 
     def settle_now(self) -> None:
         """At a stop: say what is known before the link is closed."""
+        for timer in self._timers.values():
+            timer.cancel()
         if self._settlements:
             self._send()
 
     def _count(self, outcome: Outcome, reason: str, topic: str) -> None:
-        setattr(self, outcome, getattr(self, outcome) + 1)
-        if outcome in (EXPIRED, REJECTED, UNDELIVERABLE) and self._may_log():
+        counter = DELIVERED if outcome == "answered" else outcome
+        setattr(self, counter, getattr(self, counter) + 1)
+        if outcome in FAILURES and self._may_log():
             log.warning("command %s route=%s topic=%s reason=%s", outcome, self.route.name, topic, reason)
 
     def _may_log(self) -> bool:

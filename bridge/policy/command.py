@@ -18,9 +18,11 @@ import msgspec
 
 from bridge.message import Message
 
-__all__ = ["DELIVERED", "EXPIRED", "REJECTED", "UNDELIVERABLE", "Command", "Outcome"]
+__all__ = ["ANSWER_TOPICS", "DELIVERED", "EXPIRED", "REJECTED", "UNDELIVERABLE", "Command", "Outcome"]
 
-Outcome: TypeAlias = Literal["stored", "delivered", "expired", "rejected", "undeliverable"]
+Outcome: TypeAlias = Literal["stored", "delivered", "answered", "expired", "rejected", "undeliverable"]
+# Under which devices answer. No wildcard in the first level matches it [MQTT-4.7.2-1].
+ANSWER_TOPICS: Final = "$edgespool/answers/"
 DELIVERED: Final = "delivered"
 EXPIRED: Final = "expired"  # the time was over before the device had it
 REJECTED: Final = "rejected"  # by the device, or by a bound of ours
@@ -33,10 +35,12 @@ class Command:
     `needs_receipt`: a device has to answer for it. `key` is by what it is known when it comes
     again: the id and what it says, because ids are made by all kinds of programs. `taken` counts
     those who took it in whatever way, QoS 0 included, `answered` those who acknowledged it.
-    `outcome` and `reason` stand when it is over.
+    `outcome` and `reason` stand when it is over. `answer` is what its device published to the
+    Response Topic, which may be before or after that; `over` is then called once more.
     """
 
     __slots__ = (
+        "answer",
         "answered",
         "key",
         "left",
@@ -59,6 +63,7 @@ class Command:
         self.left = 1
         self.taken = 0
         self.answered = 0
+        self.answer: Message | None = None
         self.outcome: Outcome = DELIVERED
         self.reason = ""
         self.over: Callable[[Command], None] | None = None
@@ -74,6 +79,20 @@ class Command:
             self.outcome, self.reason = UNDELIVERABLE, "nobody who acknowledges is subscribed any more"
         if self.over is not None:
             self.over(self)
+
+    @property
+    def response_topic(self) -> str:
+        """Where its device is to answer, if we made it a topic for that; else empty."""
+        properties = self.message.properties
+        topic = properties.response_topic if properties is not None else None
+        return topic if topic is not None and topic.startswith(ANSWER_TOPICS) else ""
+
+    def answer_with(self, answer: Message) -> None:
+        """Its device has answered. The first answer counts."""
+        if self.answer is None:
+            self.answer = answer
+            if not self.left and self.over is not None:
+                self.over(self)
 
     def lighten(self) -> None:
         """The payload is where it belongs, and not needed here any more."""

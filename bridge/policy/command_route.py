@@ -82,15 +82,18 @@ class CommandRoute:
         self.levels_max = levels_max
         self.packet_bytes_max = packet_bytes_max
 
-    def message(self, incoming: Incoming, now_ns: int) -> Message:
-        """The message for the devices. Raises Unfit."""
+    def message(self, incoming: Incoming, now_ns: int, response_topic: str = "") -> Message:
+        """The message for the devices. Raises Unfit.
+
+        `response_topic` is where the device is to answer, instead of where the sender said.
+        """
         topic = self.topic.render(incoming)
         if wrong := check_topic_name(topic, self.levels_max):
             raise Unfit(f"{topic[:100]!r} is no topic: {wrong}")
         if topic.startswith(_RESERVED):
             raise Unfit(f"{topic[:100]!r} is a topic of the gateway itself")
         try:
-            properties, size = self._properties(incoming)
+            properties, size = self._properties(incoming, response_topic)
             size += len(topic.encode()) + len(incoming.body) + PACKET_BYTES
         except UnicodeEncodeError:
             raise Unfit("a topic or a property is not UTF-8") from None
@@ -98,20 +101,20 @@ class CommandRoute:
             raise Unfit(f"as a packet it has {size} bytes; limits.packet_bytes is {self.packet_bytes_max}")
         return Message(topic, incoming.body, self.qos, self.retain, "", now_ns, properties)
 
-    def _properties(self, incoming: Incoming) -> tuple[Properties | None, int]:
+    def _properties(self, incoming: Incoming, response_topic: str) -> tuple[Properties | None, int]:
         """What MQTT 5 says of it, and about how many bytes that takes; None where there is nothing to say."""
         headers = incoming.headers
         expiry_s = self._expiry_s(incoming)
         content_type = incoming.content_type
-        response_topic: str | None = incoming.reply_to or None
+        response: str | None = response_topic or incoming.reply_to or None
         correlation = incoming.correlation_id
         payload_format: int | None = None
         pairs: list[tuple[str, str]] = []
         if headers:
             if content_type is None:
                 content_type = _text(headers.get("content_type"))
-            if response_topic is None:
-                response_topic = _text(headers.get("response_topic"))
+            if response is None:
+                response = _text(headers.get("response_topic"))
             if correlation is None and isinstance(data := headers.get("correlation_data"), bytes):
                 correlation = data
             payload_format = 1 if headers.get("payload_format_indicator") == 1 else None
@@ -124,12 +127,12 @@ class CommandRoute:
                 and not name.startswith("x-")
                 and (spelled := _text(value)) is not None
             ]
-        if response_topic is not None and check_topic_name(response_topic, self.levels_max):
-            response_topic = None  # a queue may have a name that is no topic: then only we answer there
+        if response is not None and check_topic_name(response, self.levels_max):
+            response = None  # a queue may have a name that is no topic: then only we answer there
         nothing = expiry_s is None and correlation is None and payload_format is None
-        if nothing and not (content_type or response_topic or pairs):
+        if nothing and not (content_type or response or pairs):
             return None, 0
-        texts = [content_type or "", response_topic or "", *(text for pair in pairs for text in pair)]
+        texts = [content_type or "", response or "", *(text for pair in pairs for text in pair)]
         size = 5 + 5 * len(texts)
         for text in texts:
             if "\0" in text:
@@ -143,7 +146,7 @@ class CommandRoute:
             if len(correlation) > STRING_BYTES_MAX:
                 raise Unfit(f"correlation data of {len(correlation)} bytes")
         return (
-            Properties(payload_format, expiry_s, content_type, response_topic, correlation, tuple(pairs)),
+            Properties(payload_format, expiry_s, content_type, response, correlation, tuple(pairs)),
             size,
         )
 

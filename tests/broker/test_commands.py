@@ -6,6 +6,7 @@ import json
 import msgspec
 import pytest
 
+from bridge.message import Properties
 from bridge.mqtt.packet import Puback, Pubcomp, Publish, Pubrec, Pubrel
 from bridge.policy.incoming import Incoming
 from bridge.sources.memory import MemorySource
@@ -481,3 +482,93 @@ async def test_who_asks_for_a_reply_gets_the_outcome(bare, cloud):
     assert {one.reply_to for one in replies.values()} == {"back"}
     assert {one.correlation_id for one in replies.values()} == {b"7"}
     assert "QoS 1 or 2" in replies["undeliverable"].headers["reason"]
+
+
+# ---- what devices answer -----------------------------------------------------------
+
+
+ASKED = {"reply_to": "back", "correlation_id": b"7"}
+
+
+async def answers(device):
+    """Wait for a command and answer it, as MQTT 5 has it."""
+    got = await device.expect(Publish)
+    device.send(Puback(got.packet_id))
+    about = Properties(correlation_data=got.properties.correlation_data, content_type="text/plain")
+    device.publish(got.properties.response_topic, b"done " + got.payload, 1, 9, properties=about)
+    assert (await device.expect(Puback)).reason == 0
+    return got
+
+
+async def test_a_device_answers_to_a_topic_of_ours_and_who_asked_gets_what_it_said(bare, cloud):
+    cloud = await cloud(receipt="device", answer_timeout="30s")
+    device, spy = await bare.connect("press-1"), await bare.connect("spy")
+    await device.subscribe("plant/press-1/set")
+    await spy.subscribe("$edgespool/#", "#")
+    cloud.source.put(command(b"on", **ASKED))
+    got = await answers(device)
+    assert got.properties.correlation_data == b"7"
+    assert got.properties.response_topic != "back"
+    assert await spy.receive(1) == [b"on"]  # who subscribed to it gets it, and nobody overhears the answer
+    await spy.quiet()
+    await cloud.settled(1)
+    [reply] = cloud.source.replies
+    assert (reply.reply_to, reply.correlation_id) == ("back", b"7")
+    assert (reply.body, reply.content_type) == (b"done on", "text/plain")
+    assert reply.headers == {"outcome": "answered"}
+    assert not sink_of(bare.gateway).received
+
+
+async def test_an_answer_may_come_before_the_acknowledgement(bare, cloud):
+    cloud = await cloud(receipt="device", answer_timeout="30s")
+    device = await bare.connect("press-1")
+    await device.subscribe("plant/press-1/set")
+    cloud.source.put(command(b"on", **ASKED))
+    got = await device.expect(Publish)
+    await device.published(got.properties.response_topic, b"first")
+    await device.published(got.properties.response_topic, b"second")
+    assert not cloud.accepted
+    device.send(Puback(got.packet_id))
+    await cloud.settled(1)
+    assert [one.body for one in cloud.source.replies] == [b"first"]
+
+
+async def test_a_device_that_says_nothing_has_taken_the_command_all_the_same(bare, cloud):
+    cloud = await cloud(receipt="device", answer_timeout="1s")
+    device = await bare.connect("press-1", version=4)
+    await device.subscribe("plant/press-1/set")
+    cloud.source.put(command(b"on", **ASKED), command(b"off"))
+    await device.receive(2)
+    await cloud.settled(1)
+    assert cloud.accepted == [b"off"]  # nobody asked for more than a receipt
+    await cloud.settled(2)
+    [reply] = cloud.source.replies
+    assert reply.headers == {"outcome": "delivered", "reason": "no answer within 1 s"}
+    assert not bare.broker.commands._answers
+
+
+async def test_an_answer_is_remembered_for_a_queue_that_did_not_hear_it(bare, cloud):
+    cloud = await cloud(receipt="device", answer_timeout="30s")
+    device = await bare.connect("press-1")
+    await device.subscribe("plant/press-1/set")
+    cloud.source.put(command(b"on", message_id="m-1", **ASKED))
+    await until(lambda: cloud.intake.waiting == 1)
+    cloud.source.go_away()
+    await answers(device)
+    await until(lambda: cloud.intake.waiting == 0)
+    cloud.source.come_back()
+    await cloud.settled(1)
+    assert [one.body for one in cloud.source.replies] == [b"done on"]
+    await device.quiet()
+
+
+async def test_after_a_restart_an_answer_still_finds_who_asked(bare, cloud):
+    cloud = await cloud(receipt="device", answer_timeout="30s")
+    await sleeper(bare)
+    cloud.source.put(command(b"on", message_id="m-1", **ASKED))
+    await until(lambda: cloud.intake.waiting == 1)
+    await cloud.kill()
+    await until(lambda: cloud.intake.repeated == 1)
+    await answers(await awake(bare))
+    await cloud.settled(1)
+    assert [one.body for one in cloud.source.replies] == [b"done on"]

@@ -140,6 +140,7 @@ MISTAKES = [
     (COMMANDS + "from: {memory: {}}, to: a, qos: ‸3}", "must be at most 2"),
     (COMMANDS + "from: {memory: {}}, to: a, max_age: ‸10}", "has no unit"),
     ("version: 1\ncommands: {c: ‸{from: {memory: {}}, to: a, qos: 0, receipt: device}}", "write 'qos: 1'"),
+    ("version: 1\ncommands: {c: ‸{from: {memory: {}}, to: a, answer_timeout: 9s}}", "'receipt: device'"),
 ]  # fmt: skip
 
 

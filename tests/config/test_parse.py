@@ -119,7 +119,8 @@ def test_a_file_that_cannot_be_read_says_why(tmp_path, name):
 
 WORDS = """
     version gateway listeners mqtt anonymous store path max_bytes sinks amqp zeromq bind connect url routes
-    from to address batch messages bytes wait max_age when_full web listen off limits 1 true 1GiB 2s # a/+
+    from to address commands queue sink receipt batch messages bytes wait max_age when_full
+    web listen off limits 1 true 1GiB 2s # a/+
     ${env:X} {x} tcp://1:1 127.0.0.1:1 - ? : , [ ] { } & * ! | > ' \" % @ ` ~ .nan 0x1 --- ...
 """
 words = st.sampled_from(WORDS.split())
@@ -146,6 +147,7 @@ def test_any_text_is_a_config_or_a_config_error(text):
 @given(trees)
 def test_any_tree_below_the_right_version_is_a_config_or_a_config_error(tree):
     known = {"version": 1, "routes": {"a": tree}, "sinks": {"b": tree}, "web": tree, "listeners": [tree]}
+    known["commands"] = {"c": tree, "d": {"from": {"amqp": tree}, "to": tree}}
     try:
         loads(yaml.safe_dump(known))
     except ConfigProblems as wrong:

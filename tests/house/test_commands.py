@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import queue
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pika
 import pytest
+from paho.mqtt.client import CallbackAPIVersion, Client, MQTTv5
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
 
 from tests.gateway import Gateway, until
 from tests.house.crew import Crew, Hand
@@ -203,13 +207,26 @@ async def test_a_poisoned_command_goes_to_the_dead_letters_and_the_rest_goes_on(
     assert "reason=" in plant.gateway.output()
 
 
-async def test_a_program_that_asks_by_rpc_hears_what_became_of_its_command(
+async def test_a_program_calls_a_device_by_rpc_and_gets_its_answer(
     tmp_path: Path, rabbitmq: RabbitMQ, made: contextlib.AsyncExitStack
 ) -> None:
-    plant = await _plant(made, tmp_path, rabbitmq)
-    crew = plant.crew("a")
-    await crew.wake()
-    made.push_async_callback(crew.sleep)
+    plant = await _plant(made, tmp_path, rabbitmq, answer_timeout="20s")
+    device = Client(CallbackAPIVersion.VERSION2, "a", protocol=MQTTv5)
+    subscribed: queue.Queue[Any] = queue.Queue()
+    device.on_subscribe = lambda *about: subscribed.put(about)
+
+    def answer(client: Client, _data: Any, message: Any) -> None:
+        about = Properties(PacketTypes.PUBLISH)
+        about.CorrelationData = message.properties.CorrelationData
+        client.publish(message.properties.ResponseTopic, b"is " + message.payload, 1, properties=about)
+
+    device.on_message = answer
+    device.connect("127.0.0.1", plant.gateway.port)
+    device.loop_start()
+    made.callback(device.loop_stop)
+    made.callback(device.disconnect)
+    device.subscribe("plant/a/set", 1)
+    await asyncio.to_thread(subscribed.get, timeout=10)
 
     def ask(device: str) -> tuple[str, bytes]:
         with channel_to(rabbitmq.url) as channel:
@@ -222,7 +239,7 @@ async def test_a_program_that_asks_by_rpc_hears_what_became_of_its_command(
             _, properties, body = next(answers)
             return properties.correlation_id, body
 
-    assert await asyncio.to_thread(ask, "a") == ("7", b'{"outcome":"delivered"}')
+    assert await asyncio.to_thread(ask, "a") == ("7", b"is on")
     correlation_id, body = await asyncio.to_thread(ask, "nobody")
     assert correlation_id == "7"
     assert b'"undeliverable"' in body
