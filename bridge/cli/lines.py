@@ -20,7 +20,9 @@ __all__ = ["for_people", "for_programs", "payload_for_people"]
 SHOWN_BYTES_MAX: Final = 2048
 
 # Of the metadata, what any message has; the rest are MQTT 5 properties, there or not.
-_ALWAYS: Final = ("id", "topic", "qos", "retain", "received_at", "address", "publisher", "clock", "replayed")
+_ALWAYS: Final = (
+    "id", "topic", "qos", "retain", "received_at", "address", "publisher", "headers", "clock", "replayed",
+)  # fmt: skip
 
 
 def for_people(received: Received, now_ns: int) -> str:

@@ -143,6 +143,8 @@ class _Tail:
                 continue
             self._waiting_since = None
             if self._left is not None and len(batch) > self._left:
+                if batch.one_by_one():  # a pack of more than are wanted
+                    continue
                 return
             with self._signals.held():
                 self._print(batch)

@@ -7,13 +7,14 @@ templates may use, is judged in `routes`.
 from __future__ import annotations
 
 import re
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
 from bridge.config.words import Section
 from bridge.policy.batch import BatchLimits
 from bridge.policy.dress import EnvelopeKind, check_level_names
+from bridge.policy.pack import ZSTD_INSTALL, Compression, Format, has_zstd
 from bridge.policy.route import PRIORITY, WhenFull
 from bridge.policy.units import Duration, Size
 from bridge.sinks.metadata import RESERVED
@@ -77,6 +78,12 @@ def _check_header_name(name: str) -> str:
 HeaderName = Annotated[str, AfterValidator(_check_header_name)]
 
 
+def _check_compress(compress: Compression | None) -> Compression | None:
+    if compress == "zstd" and not has_zstd():
+        raise ValueError(f"zstd needs a library that is not here; install it: {ZSTD_INSTALL}")
+    return compress
+
+
 class Batch(Section):
     """When a batch is sent: whatever comes first."""
 
@@ -116,6 +123,12 @@ class Route(Section):
         EnvelopeKind, Field(description="json: the whole message as one JSON document instead of the payload")
     ] = "none"
     batch: Annotated[Batch, Field(default_factory=Batch)]
+    pack: Annotated[
+        Literal["none", Format], Field(description="the messages of a batch as one, for each address")
+    ] = "none"
+    compress: Annotated[
+        Compression | None, AfterValidator(_check_compress), Field(description="how a pack is compressed")
+    ] = None
     max_age: Annotated[Duration | None, Field(description="older messages are not sent any more")] = None
     max_messages: Annotated[
         int | None, Field(ge=1, description="messages that may wait for the sink; beyond, when_full decides")
@@ -134,4 +147,10 @@ class Route(Section):
     def _one_body(self) -> Route:
         if self.body is not None and self.envelope != "none":
             raise ValueError("has body and envelope, and only one of them can travel; leave one out")
+        if self.pack != "none" and self.envelope != "none":
+            raise ValueError(
+                "has pack and envelope, but a pack is made of envelopes already; leave envelope out"
+            )
+        if self.compress is not None and self.pack == "none":
+            raise ValueError("has compress without pack, and only packs are compressed; add 'pack: ndjson'")
         return self

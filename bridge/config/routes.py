@@ -17,6 +17,7 @@ from bridge.config.words import is_loopback, split_host_port
 from bridge.policy.batch import BatchLimits
 from bridge.policy.dress import fields_of
 from bridge.policy.lanes import lane_names
+from bridge.policy.pack import Pack
 from bridge.policy.route import Route
 from bridge.policy.spelling import did_you_mean
 from bridge.policy.template import Template
@@ -53,6 +54,7 @@ def build_routes(config: Config, cursors: Collection[str] = ()) -> list[Route]:
             when_full=route.when_full,
             priority=route.priority,
             fallback=None if route.fallback is None else (route.fallback.to, route.fallback.after),
+            pack=None if route.pack == "none" else Pack(route.pack, route.compress),
         )
         for name, route in config.routes.items()
         for lane, sink in zip(lane_names(name, route.to, cursors), route.to, strict=True)

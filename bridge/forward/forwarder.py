@@ -33,6 +33,7 @@ from bridge.errors import SinkUnavailable
 from bridge.forward.fallback import Fallback
 from bridge.forward.keeper import Keeper
 from bridge.forward.letters import DeadLetter, Letters
+from bridge.forward.packing import Packer, sender
 from bridge.forward.parcel import pack_up, send_fit
 from bridge.forward.under_way import Sent, Skipped
 from bridge.policy.account import Account, Fate, Reason, decode_note
@@ -76,6 +77,7 @@ class Forwarder:
         self.account = Account(route, decode_note(self.cursor.note).tally)
         self.account.give_way = self.give_way
         self._letters = letters
+        self._packer = None if route.pack is None else Packer(route.pack)
         self._committer = committer
         self._clock = clock or Clock()
         self._id_prefix = f"{gateway}/{uplink.epoch:08x}/"
@@ -250,7 +252,7 @@ class Forwarder:
     def _send(self) -> None:
         entries = self._batch.take()
         fit, unfit = pack_up(self.route.dress, entries, self._id_prefix)
-        send = self.keeper.sink.send_batch
+        send = sender(self._packer, self.keeper.sink.send_batch)
         # Tasks begin in the order of their making, so batches take their place in
         # the sink's line in the order of the log.
         task = asyncio.create_task(send_fit(send, fit, unfit) if unfit else send(fit))

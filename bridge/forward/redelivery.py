@@ -22,6 +22,7 @@ from bridge.forward.forwarder import Forwarder
 from bridge.forward.keeper import Keeper
 from bridge.forward.letters import DeadLetter, Letters, letter_of
 from bridge.forward.orders import Desk, LetterOrder, LetterOutcome
+from bridge.forward.packing import Packer, sender
 from bridge.forward.parcel import dressed
 from bridge.forward.replay import no_such
 from bridge.policy.batch import BatchLimits
@@ -103,6 +104,7 @@ class _Batch:
         self._entries: list[Entry] = []
         self._outgoing: list[Outgoing] = []
         self._bytes = 0
+        self._packer = None if route is None or route.pack is None else Packer(route.pack)
 
     def add(self, entry: Entry, id: str) -> bool:
         """Take a letter in; return whether it is time to send."""
@@ -126,7 +128,7 @@ class _Batch:
         while self._entries:
             turn = await self._keeper.wait_up()
             try:
-                refusals = await self._keeper.sink.send_batch(self._outgoing)
+                refusals = await sender(self._packer, self._keeper.sink.send_batch)(self._outgoing)
             except SinkUnavailable as error:
                 await self._settle(error.confirmed, {})
                 self._keeper.broken(turn, str(error))

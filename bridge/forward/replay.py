@@ -24,6 +24,7 @@ from bridge.forward.clerk import Clerk
 from bridge.forward.forwarder import Forwarder
 from bridge.forward.keeper import Keeper
 from bridge.forward.orders import Desk, Order, Outcome
+from bridge.forward.packing import Packer, sender
 from bridge.forward.parcel import pack_up, send_fit
 from bridge.policy.route import Route
 from bridge.policy.spelling import did_you_mean
@@ -93,6 +94,7 @@ class _Replay:
         self._cursor = cursor
         self._id_prefix = id_prefix
         self._batch: list[Entry] = []
+        self._packer = None if route.pack is None else Packer(route.pack)
 
     async def run(self, end: int) -> None:
         """Send everything before `end` that was asked for."""
@@ -137,7 +139,7 @@ class _Replay:
         while batch:
             turn = await self._keeper.wait_up()
             fit, unfit = pack_up(self._route.dress, batch, self._id_prefix, replayed=True)
-            send = self._keeper.sink.send_batch
+            send = sender(self._packer, self._keeper.sink.send_batch)
             try:
                 refusals = await (send_fit(send, fit, unfit) if unfit else send(fit))
             except SinkUnavailable as error:

@@ -24,6 +24,7 @@ from typing import Any, Final, Literal, get_args
 
 import msgspec
 
+from bridge.errors import ConfigError
 from bridge.policy.envelope import Envelope, decode, document
 
 __all__ = [
@@ -138,7 +139,7 @@ def unpack(
 ) -> list[Unpacked]:
     """The messages of a pack, in order. Raises PackError for anything that is none.
 
-    At most `bytes_max` bytes are ever made of `body`.
+    At most `bytes_max` bytes are ever made of `body`. Raises ConfigError for zstd without its library.
     """
     data = _decompressed(body, content_encoding, bytes_max)
     try:
@@ -203,14 +204,17 @@ def has_zstd() -> bool:
     """Whether the library for `zstd` is installed; ZSTD_INSTALL is how to get it."""
     try:
         _zstd()
-    except ModuleNotFoundError:
+    except ConfigError:
         return False
     return True
 
 
 def _zstd() -> Any:
-    import zstandard
-
+    try:
+        import zstandard
+    except ModuleNotFoundError as error:
+        # Not a PackError: the pack may be as good as any, and must not be refused for it.
+        raise ConfigError(f"zstd needs {error.name}, install it: {ZSTD_INSTALL}") from error
     return zstandard
 
 

@@ -13,6 +13,7 @@ from typing import Final, Literal
 from bridge.message import CLOCK_PLAUSIBLE_NS, Jumps, Message, age_ns
 from bridge.policy.batch import BatchLimits
 from bridge.policy.dress import Dress, EnvelopeKind, fields_of
+from bridge.policy.pack import Pack
 from bridge.policy.where import Condition
 from bridge.topic import Pattern
 
@@ -36,6 +37,7 @@ class Route:
         "max_bytes",
         "max_messages",
         "name",
+        "pack",
         "patterns",
         "priority",
         "sink",
@@ -62,6 +64,7 @@ class Route:
         when_full: WhenFull = "refuse",
         priority: int = PRIORITY,
         fallback: tuple[str, float] | None = None,
+        pack: Pack | None = None,
     ) -> None:
         """Raises ExpressionError, and ValueError as `fields_of` does."""
         assert patterns, "a route without a filter takes nothing"
@@ -77,6 +80,7 @@ class Route:
         self.priority = priority  # of those that drop the oldest, the lowest gives way first
         self.fallback = fallback  # a second sink, and after how many seconds without the first
         self._wanted: dict[str, bool] = {}
+        self.pack = pack  # None: each message travels by itself
         self.dress = Dress(self.patterns, address, headers, body, envelope, gateway)
         self.where = None if where is None else Condition.compile(where, fields_of(self.patterns))
 

@@ -36,6 +36,7 @@ FRAME_OVERHEAD: Final = 8
 
 # Basic properties in the order of their flags, highest bit first (AMQP 0-9-1, 4.2.6.1).
 _CONTENT_TYPE: Final = 1 << 15
+_CONTENT_ENCODING: Final = 1 << 14
 _HEADERS: Final = 1 << 13
 _DELIVERY_MODE: Final = 1 << 12
 _CORRELATION_ID: Final = 1 << 10
@@ -79,11 +80,10 @@ def publish_frames(outgoing: Outgoing, exchange: str, frame_max: int) -> list[by
         and (filled := _fill_in(outgoing, exchange, frame_max)) is not None
     ):
         return [filled]
-    headers = [
-        _fixed_headers(message.topic, message.qos, message.retain, message.publisher),
-        _RECEIVED_AT,
-        _long_value(rfc3339(message.received_ns).encode()),
-    ]
+    headers = []
+    if message.topic:  # a pack has none: these are in it
+        headers.append(_fixed_headers(message.topic, message.qos, message.retain, message.publisher))
+    headers += [_RECEIVED_AT, _long_value(rfc3339(message.received_ns).encode())]
     if outgoing.replayed:
         headers.append(_REPLAYED)
     if outgoing.headers:
@@ -100,6 +100,8 @@ def publish_frames(outgoing: Outgoing, exchange: str, frame_max: int) -> list[by
         properties, payload = _of_body(properties or _NONE, outgoing.content_type), outgoing.body
     if properties is not None:
         flags, before, after = _properties(properties, flags, headers)
+    if outgoing.content_encoding:
+        flags, before = flags | _CONTENT_ENCODING, before + _short(outgoing.content_encoding.encode())
     table = b"".join(headers)
     head = b"".join(
         (

@@ -54,7 +54,9 @@ class Outgoing(msgspec.Struct, frozen=True, gc=False):
     `headers` are the route's own, name and value; a name comes from the configuration and
     never from a device. `body`, where there is one, travels instead of the message's payload
     and is a `content_type` (empty: nobody said); the device's own content type and payload
-    format do not go with it, since they spoke of the payload.
+    format do not go with it, since they spoke of the payload. `content_encoding` is how the
+    body is compressed. A pack (`bridge.forward.packing`) is a body too, and its message has no
+    topic.
     """
 
     id: str
@@ -64,6 +66,7 @@ class Outgoing(msgspec.Struct, frozen=True, gc=False):
     headers: tuple[tuple[str, str], ...] = ()
     body: bytes | None = None
     content_type: str = ""
+    content_encoding: str = ""
 
     @property
     def payload(self) -> bytes:

@@ -15,9 +15,25 @@ from bridge.message import CLOCK_PLAUSIBLE_NS, Properties
 from bridge.policy.envelope import CLOCK_UNSET, rfc3339
 from bridge.sinks.base import Outgoing
 
-__all__ = ["CLOCK_UNSET", "RESERVED", "Metadata", "metadata", "rfc3339"]
+__all__ = [
+    "CLOCK_UNSET",
+    "PACK",
+    "PACK_COUNT",
+    "PACK_FIRST",
+    "PACK_LAST",
+    "RESERVED",
+    "Metadata",
+    "metadata",
+    "rfc3339",
+]
 
 _NONE = Properties()
+
+# By these headers a far end knows a pack, and which messages are in it.
+PACK: Final = "pack"
+PACK_COUNT: Final = "pack_count"
+PACK_FIRST: Final = "pack_first"
+PACK_LAST: Final = "pack_last"
 
 # Names that a header of a route must not have: our own, and those that mean something to RabbitMQ.
 RESERVED: Final = frozenset(
@@ -35,6 +51,11 @@ RESERVED: Final = frozenset(
         "response_topic",
         "correlation_data",
         "user_properties",
+        "content_encoding",
+        PACK,
+        PACK_COUNT,
+        PACK_FIRST,
+        PACK_LAST,
         "CC",
         "BCC",
         "x-death",
@@ -61,6 +82,7 @@ class Metadata(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     clock: str = ""  # "unset" where `received_at` is that of a clock nobody had set yet
     replayed: bool = False
     headers: dict[str, str] = {}
+    content_encoding: str = ""
 
 
 def metadata(outgoing: Outgoing) -> Metadata:
@@ -85,4 +107,5 @@ def metadata(outgoing: Outgoing) -> Metadata:
         "" if message.received_ns >= CLOCK_PLAUSIBLE_NS else CLOCK_UNSET,
         outgoing.replayed,
         dict(outgoing.headers),
+        outgoing.content_encoding,
     )

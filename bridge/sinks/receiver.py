@@ -6,7 +6,7 @@
                 print(message.topic, message.payload)
 
 A batch is acknowledged when the loop comes back for the next one, so a body that
-raises leaves its batch to be sent again. With CURVE:
+raises leaves its batch to be sent again. What a route has packed is unpacked. With CURVE:
 
     Receiver("tcp://gateway:5556", curve=Client(read_key_pair(ours), read_public_key(theirs)))
 
@@ -25,9 +25,11 @@ import zmq
 from zmq.utils.monitor import recv_monitor_message
 
 from bridge.errors import SinkUnavailable
+from bridge.policy.pack import PackError, unpack
 from bridge.sinks.curve import CALL_FAILED, HANDSHAKE_MS, Curve, Gate, Server, why_failed
+from bridge.sinks.metadata import PACK, PACK_COUNT
 
-__all__ = ["Batch", "Received", "Receiver"]
+__all__ = ["Batch", "Received", "Receiver", "unpacked"]
 
 _HEARTBEAT_MS: Final = 2_000
 # A frame may be under way for so long on a slow line, and a heartbeat stands behind it.
@@ -39,7 +41,10 @@ _metadata = msgspec.json.Decoder(list[dict[str, Any]])
 
 
 class Received(msgspec.Struct, frozen=True):
-    """One message. `meta` is everything about it but the payload, under the names of the protocol page."""
+    """One message, also one out of a pack.
+
+    `meta` is everything about it but the payload, under the names of the protocol page.
+    """
 
     id: str
     topic: str
@@ -48,17 +53,46 @@ class Received(msgspec.Struct, frozen=True):
     meta: dict[str, Any]
 
 
+def unpacked(meta: dict[str, Any], payload: bytes) -> list[Received]:
+    """What came as one: the messages of a pack, or a message that is none. Raises PackError."""
+    headers = meta.get("headers", {})
+    if PACK not in headers:
+        return [Received(meta["id"], meta["topic"], meta["address"], payload, meta)]
+    found = unpack(payload, headers[PACK], meta.get("content_encoding", ""))
+    if str(len(found)) != headers.get(PACK_COUNT):
+        raise PackError(f"the pack has {len(found)} messages and not {headers.get(PACK_COUNT)}")
+    return [
+        Received(one.envelope.id, one.envelope.topic, one.envelope.address, one.payload, one.envelope.meta())
+        for one in found
+    ]
+
+
 class Batch:
-    """Messages that are answered for together."""
+    """Messages that are answered for together.
+
+    Of a pack the gateway can be told only about the whole: where one of its messages is
+    refused, they all come again, one by one.
+    """
 
     def __init__(
-        self, receiver: Receiver, sender: list[bytes], number: bytes, messages: list[Received]
+        self,
+        receiver: Receiver,
+        sender: list[bytes],
+        number: bytes,
+        messages: list[Received],
+        places: list[int] | None = None,
+        spoilt: dict[int, str] | None = None,
     ) -> None:
+        """`places`: under which index each message came, if not its own; `spoilt`: packs that are none."""
         self.messages = messages
         self._receiver = receiver
         self._sender = sender
         self._number = number
+        self._places = places
+        self._refused: set[int] = set()
         self._is_answered = False
+        for place, reason in (spoilt or {}).items():
+            self._refuse(place, reason)
 
     def __len__(self) -> int:
         return len(self.messages)
@@ -68,7 +102,23 @@ class Batch:
 
     def refuse(self, index: int, reason: str) -> None:
         """Say that `messages[index]` will never be taken; the gateway keeps it as a dead letter."""
-        said = self._receiver._say(self._sender, b"REFUSE", self._number, b"%d" % index, reason.encode())
+        self._refuse(index if self._places is None else self._places[index], reason)
+
+    def one_by_one(self) -> bool:
+        """Answer that packs are to come again, message by message; False where there is none of several."""
+        places = self._places or []
+        several = [place for place in set(places) if places.count(place) > 1]
+        for place in several:
+            self._refuse(place, "one by one, please")
+        if several:
+            self.acknowledge()
+        return bool(several)
+
+    def _refuse(self, place: int, reason: str) -> None:
+        if place in self._refused:
+            return
+        self._refused.add(place)
+        said = self._receiver._say(self._sender, b"REFUSE", self._number, b"%d" % place, reason.encode())
         # Unheard, it must not be followed by an answer that takes the message for good.
         self._is_answered = self._is_answered or not said
 
@@ -217,11 +267,7 @@ class Receiver:
         sender = [frames.pop(0)] if self._is_router else []
         match frames:
             case [b"BATCH", number, metadata, *payloads]:
-                messages = [
-                    Received(meta["id"], meta["topic"], meta["address"], payload, meta)
-                    for meta, payload in zip(_metadata.decode(metadata), payloads, strict=True)
-                ]
-                return Batch(self, sender, number, messages)
+                return self._batch(sender, number, _metadata.decode(metadata), payloads)
             case [b"WHO", who, *_]:
                 self.gateway = str(msgspec.json.decode(who).get("gateway", ""))
                 self._gateways.add(sender[0] if sender else b"")
@@ -235,6 +281,24 @@ class Receiver:
             case _:  # a word of a later version
                 pass
         return None
+
+    def _batch(
+        self, sender: list[bytes], number: bytes, metas: list[dict[str, Any]], payloads: list[bytes]
+    ) -> Batch:
+        messages: list[Received] = []
+        places: list[int] = []
+        spoilt: dict[int, str] = {}
+        for place, (meta, payload) in enumerate(zip(metas, payloads, strict=True)):
+            try:
+                found = unpacked(meta, payload)
+            except PackError as error:
+                spoilt[place] = str(error)
+                continue
+            messages += found
+            places += [place] * len(found)
+        if places == list(range(len(metas))):
+            return Batch(self, sender, number, messages)
+        return Batch(self, sender, number, messages, places, spoilt)
 
     def _say(self, sender: list[bytes], *frames: bytes) -> bool:
         """Return whether it went; without a connection there is nobody to tell, and the gateway will ask."""

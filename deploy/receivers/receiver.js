@@ -1,4 +1,5 @@
-// A receiver for edgespool in JavaScript; needs only the package zeromq. The wire is described in PROTOCOL.md.
+// A receiver for edgespool in JavaScript; needs only the package zeromq. The wire is described in PROTOCOL.md,
+// packs in PACKS.md.
 //
 //     node receiver.js tcp://gateway:5556 messages.jsonl     (add --bind where gateways call us)
 //
@@ -7,6 +8,7 @@
 
 const fs = require("node:fs");
 const { parseArgs } = require("node:util");
+const zlib = require("node:zlib");
 const zmq = require("zeromq");
 
 const file = { type: "string" };
@@ -32,6 +34,26 @@ async function answerAt(gate) {
     const known = key && keys(said.clients).includes(z85(key));
     await gate.send([version, request, ...(known ? ["200", "", "gateway"] : ["400", "not let in", ""]), ""]);
   }
+}
+
+// The messages of a pack, or the one that is none, each as [what is known of it, payload].
+function unpacked(meta, payload) {
+  const { pack } = meta.headers ?? {};
+  if (!pack) return [[meta, payload]];
+  const bound = { maxOutputLength: 1 << 20 };
+  if (meta.content_encoding === "deflate") payload = zlib.inflateSync(payload, bound);
+  if (meta.content_encoding === "zstd") payload = zlib.zstdDecompressSync(payload, bound); // Node.js 22.15
+  const found = [];
+  if (pack === "length_prefixed") {
+    const part = () => payload.subarray(at + 4, (at += 4 + payload.readUInt32BE(at)));
+    let at = 4;
+    while (at < payload.length) found.push([JSON.parse(part()), part()]);
+  } else {
+    const text = payload.toString();
+    for (const one of pack === "json" ? JSON.parse(text) : text.trimEnd().split("\n").map((line) => JSON.parse(line)))
+      found.push([one, one.payload_b64 ? Buffer.from(one.payload_b64, "base64") : Buffer.from(one.payload)]);
+  }
+  return found.map(([{ properties, payload_b64, ...rest }, body]) => [{ ...rest, ...properties }, body]);
 }
 
 async function main() {
@@ -70,7 +92,8 @@ async function main() {
       await say([...to, "HELLO", JSON.stringify({ version: 1, window: 10000, name: "receiver.js" })]);
     } else if (word === "BATCH") {
       const messages = JSON.parse(frames[2].toString());
-      const lines = messages.map((message, n) => JSON.stringify({ ...message, payload: frames[3 + n].toString() }));
+      const all = messages.flatMap((meta, n) => unpacked(meta, frames[3 + n]));
+      const lines = all.map(([message, payload]) => JSON.stringify({ ...message, payload: payload.toString() }));
       fs.writeSync(out, lines.join("\n") + "\n");
       fs.fsyncSync(out); // answered means safe
       await say([...to, "ACK", frames[1]]);

@@ -1,4 +1,4 @@
-"""A receiver for edgespool in Python; needs only pyzmq. The wire is described in PROTOCOL.md.
+"""A receiver for edgespool in Python; needs only pyzmq. The wire is described in PROTOCOL.md and PACKS.md.
 
 python receiver.py tcp://gateway:5556 messages.jsonl     (add --bind where gateways call us)
 
@@ -11,10 +11,15 @@ import contextlib
 import json
 import os
 import sys
+import zlib
+from base64 import b64decode
+from collections.abc import Iterator
 from pathlib import Path
 
 import zmq
 from zmq.auth.thread import ThreadAuthenticator
+
+PACK_BYTES_MAX = 1 << 20
 
 words = argparse.ArgumentParser()
 words.add_argument("endpoint")
@@ -71,6 +76,34 @@ def say(to: list[bytes], *frames: bytes) -> None:
         socket.send_multipart([*to, *frames], zmq.NOBLOCK)
 
 
+def parts(data: bytes) -> Iterator[bytes]:
+    """What lies in `data`, each behind its length."""
+    while data:
+        size = int.from_bytes(data[:4], "big")
+        yield data[4 : 4 + size]
+        data = data[4 + size :]
+
+
+def unpacked(meta: dict, payload: bytes) -> list[tuple[dict, bytes]]:
+    """The messages of a pack with their payloads, or the one message that is no pack."""
+    form = meta.get("headers", {}).get("pack")
+    if not form:
+        return [(meta, payload)]
+    if meta.get("content_encoding") == "deflate":
+        payload = zlib.decompressobj().decompress(payload, PACK_BYTES_MAX)
+    elif meta.get("content_encoding") == "zstd":
+        import zstandard  # pip install zstandard
+
+        payload = zstandard.ZstdDecompressor().decompress(payload, max_output_size=PACK_BYTES_MAX)
+    if form == "length_prefixed":
+        each = list(parts(payload[4:]))
+        found = [(json.loads(head), body) for head, body in zip(each[::2], each[1::2], strict=True)]
+    else:
+        told = json.loads(payload) if form == "json" else [json.loads(line) for line in payload.splitlines()]
+        found = [(one, b64decode(one.pop("payload_b64", "")) or one["payload"].encode()) for one in told]
+    return [(one | one.pop("properties"), body) for one, body in found]
+
+
 with open(said.path, "a", encoding="utf-8") as out:
     while True:
         if not said.bind and failed in zmq.select([socket, failed], [], [])[0]:
@@ -80,9 +113,10 @@ with open(said.path, "a", encoding="utf-8") as out:
         if frames[0] == b"WHO":
             say(to, b"HELLO", json.dumps({"version": 1, "window": 10000, "name": "receiver.py"}).encode())
         elif frames[0] == b"BATCH":
-            for message, payload in zip(json.loads(frames[2]), frames[3:], strict=True):
-                message["payload"] = payload.decode(errors="replace")
-                out.write(json.dumps(message, ensure_ascii=False) + "\n")
+            for meta, body in zip(json.loads(frames[2]), frames[3:], strict=True):
+                for message, payload in unpacked(meta, body):
+                    message["payload"] = payload.decode(errors="replace")
+                    out.write(json.dumps(message, ensure_ascii=False) + "\n")
             out.flush()
             os.fsync(out.fileno())  # answered means safe: without this line a power cut here loses the batch
             say(to, b"ACK", frames[1])

@@ -6,8 +6,11 @@ import subprocess
 import time
 
 import pytest
+from paho.mqtt.publish import multiple
 
+from tests import gateway as running
 from tests.cli.gateway import COMMAND, edgespool
+from tests.servers import free_port
 
 
 def lines(told):
@@ -45,6 +48,33 @@ def test_given_a_count_when_tailed_twice_then_the_rest_comes_second(gateway, tot
     one = lines(gateway.tail("--count", str(first), "--json"))
     two = lines(gateway.tail("--count", str(total - first), "--json"))
     assert [line["payload"] for line in one + two] == [f"{n}" for n in range(total)]
+
+
+@pytest.fixture
+def packing(tmp_path):
+    endpoint = f"tcp://127.0.0.1:{free_port()}"
+    gateway = running.Gateway(
+        tmp_path,
+        sinks={"cloud": {"zeromq": {"bind": endpoint}}},
+        routes={"all": {"from": "#", "to": "cloud", "pack": "ndjson", "compress": "zlib"}},
+    )
+    gateway.start()
+    messages = [("plant/a/7", f"{n}", 1, False) for n in range(1000)]
+    multiple(messages, "127.0.0.1", gateway.port)
+    yield endpoint
+    gateway.kill()
+
+
+@pytest.mark.parametrize("counts", [[1000], [3, 997], [300, 1, 699]])
+def test_given_packs_when_tailed_then_as_many_messages_as_were_asked_for(packing, counts):
+    told = []
+    for count in counts:
+        some = lines(edgespool("tail", "--endpoint", packing, "--json", "--count", str(count)))
+        assert len(some) == count
+        told += some
+    assert [line["payload"] for line in told] == [f"{n}" for n in range(1000)]
+    assert told[0]["topic"] == told[0]["address"] == "plant/a/7"
+    assert told[0]["properties"] == {}
 
 
 def test_given_a_count_when_tailed_then_never_more(gateway):

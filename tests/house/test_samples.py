@@ -29,11 +29,12 @@ from tests.house.receiver import FarEnd
 from tests.house.shipped import Shipped
 from tests.pki import client_context, write_sample
 from tests.servers import RabbitMQ, free_port
-from tests.sinks.queues import channel_to, take_all
+from tests.sinks.queues import channel_to, opened, take_all
 
 ROOT = Path(__file__).parents[2]
 TO_ZEROMQ = ["config/quickstart.yaml", "deploy/edgespool.yaml", "deploy/image.yaml"]
 TO_RABBITMQ = ["config/rabbitmq.yaml", "deploy/compose-config.yaml"]
+PACKED = "config/packed.yaml"
 FAN_IN = "config/zeromq-fan-in.yaml"
 ACCESS = "config/users-and-rules.yaml"
 TLS = "config/tls.yaml"
@@ -58,7 +59,7 @@ def test_no_sample_is_left_out() -> None:
     shipped = {
         str(path.relative_to(ROOT)) for name in ("config", "deploy") for path in (ROOT / name).glob("*.yaml")
     }
-    assert shipped == {*TO_ZEROMQ, *TO_RABBITMQ, FAN_IN, ACCESS, TLS, COMMANDS, *NOT_OURS}
+    assert shipped == {*TO_ZEROMQ, *TO_RABBITMQ, PACKED, FAN_IN, ACCESS, TLS, COMMANDS, *NOT_OURS}
 
 
 @pytest.mark.parametrize("file", TO_ZEROMQ)
@@ -103,6 +104,22 @@ async def test_a_rabbitmq_sample_fills_the_queue_that_it_declares(
     assert [body.decode() for _, body in taken] == payloads
     assert {properties.delivery_mode for properties, _ in taken} == {2}
     assert {properties.headers["topic"] for properties, _ in taken} == {"plant/a/7/telemetry"}
+
+
+async def test_the_packed_sample_fills_its_queue_with_packs(tmp_path: Path, rabbitmq: RabbitMQ) -> None:
+    gateway = Shipped(tmp_path, ROOT / PACKED, zeromq=None, environ={"AMQP_URL": rabbitmq.url})
+    gateway.validate()
+    gateway.start()
+    try:
+        payloads = await asyncio.to_thread(_publish, gateway, "plant/a/7/telemetry")
+        await until(lambda: gateway.status()["routes"]["telemetry"]["delivered"] == COUNT, 30)
+        assert gateway.stop() == 0
+    finally:
+        gateway.kill()
+    taken = await asyncio.to_thread(take_all, rabbitmq.url, "packs")
+    assert len(taken) < COUNT
+    told = [one for properties, body in taken for one in opened(properties, body)]
+    assert [one.payload.decode() for one in told] == payloads
 
 
 def test_two_gateways_of_the_fan_in_sample_reach_one_receiver_each_in_order(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pika
 from bridge.message import Properties
 from bridge.sinks.kit import Owned
 from bridge.sinks.metadata import RESERVED
+from bridge.sinks.receiver import Received, unpacked
 
 
 @contextlib.contextmanager
@@ -56,4 +57,19 @@ def as_owned(properties: Any, body: bytes) -> Owned:
             user_properties=tuple((name, value) for name, value in headers.get("user_properties", ())),
         ),
         tuple((name, value) for name, value in headers.items() if name not in RESERVED),
+    )
+
+
+def opened(properties: Any, body: bytes) -> list[Received]:
+    """The messages of a pack, as a consumer finds them; of what is none, the one."""
+    headers = properties.headers
+    return unpacked(
+        {
+            "id": properties.message_id,
+            "topic": headers.get("topic", ""),
+            "address": "",
+            "headers": headers,
+            "content_encoding": properties.content_encoding or "",
+        },
+        body,
     )

@@ -11,6 +11,9 @@ import msgspec
 import pytest
 
 from bridge.errors import ConfigError, SinkUnavailable
+from bridge.forward.packing import Packer
+from bridge.policy.envelope import rfc3339
+from bridge.policy.pack import Compression, Format, Pack, pack_id, unpack
 from bridge.sinks.amqp import AmqpSink
 from bridge.sinks.base import Outgoing
 from bridge.sinks.kit import outgoing
@@ -99,6 +102,44 @@ async def test_given_all_that_was_declared_then_what_no_queue_takes_is_refused_a
         refusals = await sink.send_batch(share)
         assert [share[each.index].address for each in refusals] == ["nowhere"] * 125
     assert len(take_all(rabbitmq.url, "there")) == 250
+
+
+@pytest.mark.parametrize("compress", [None, "zlib", "zstd"])
+@pytest.mark.parametrize("pack", ["ndjson", "json", "length_prefixed"])
+async def test_a_pack_lies_in_the_queue_with_what_a_consumer_must_know(
+    rabbitmq: RabbitMQ, opened: Opens, pack: Format, compress: Compression | None
+) -> None:
+    sink, queue = await opened(), fresh_queue(rabbitmq, "packed-here")
+    batch = batch_to(queue, 300, b"\xff packed")
+    assert await Packer(Pack(pack, compress)).over(sink.send_batch)(batch) == []
+    [(properties, body)] = take_all(rabbitmq.url, queue)
+    assert properties.content_type == Pack(pack).content_type
+    assert properties.content_encoding == {None: None, "zlib": "deflate", "zstd": "zstd"}[compress]
+    assert properties.message_id == pack_id([each.id for each in batch])
+    assert properties.headers == {
+        "pack": pack,
+        "pack_count": "300",
+        "pack_first": batch[0].id,
+        "pack_last": batch[-1].id,
+        "received_at": rfc3339(batch[0].message.received_ns),
+    }
+    told = unpack(body, pack, properties.content_encoding or "")
+    assert [one.envelope.id for one in told] == [each.id for each in batch]
+    assert {one.payload for one in told} == {b"\xff packed"}
+
+
+async def test_of_packs_that_no_queue_takes_every_message_is_refused_by_itself_and_others_arrive(
+    rabbitmq: RabbitMQ, opened: Opens
+) -> None:
+    sink, queue = await opened(), fresh_queue(rabbitmq, "packed-here")
+    batch = batch_to(queue, 10)
+    batch[3] = msgspec.structs.replace(batch[3], address="nobody")
+    batch[7] = msgspec.structs.replace(batch[7], address="nobody")
+    refusals = await Packer(Pack("ndjson")).over(sink.send_batch)(batch)
+    assert [each.index for each in refusals] == [3, 7]
+    assert "routing key 'nobody'" in refusals[0].reason
+    [(properties, _)] = take_all(rabbitmq.url, queue)
+    assert properties.headers["pack_count"] == "8"
 
 
 async def test_what_amqp_cannot_say_is_refused_and_its_neighbours_arrive(

@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 
 from bridge.errors import SinkUnavailable
+from bridge.forward.packing import Packer
+from bridge.policy.pack import Compression, Format, Pack
 from bridge.sinks.kit import outgoing
 from bridge.sinks.options import ZeromqOptions
 from bridge.sinks.zeromq import ZeromqSink
@@ -64,7 +66,7 @@ async def sink_at(**where: Any) -> AsyncIterator[ZeromqSink]:
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [json.loads(line) for line in path.read_bytes().splitlines()]  # not of text: U+2028 ends no line
 
 
 async def test_a_receiver_that_calls_gets_all(receiver: list[str], tmp_path: Path) -> None:
@@ -85,6 +87,34 @@ async def test_a_receiver_that_is_called_gets_all(receiver: list[str], tmp_path:
         async with sink_at(connect=endpoint) as sink:
             assert await sink.send_batch([outgoing("a", "x", n) for n in range(10)]) == []
     assert len(lines(out)) == 10
+
+
+PAYLOADS = [b"21.5", "ol\u00e1\n\u2028".encode(), b"", b"\xff\x00\n", b"x" * 3000]
+
+
+@pytest.mark.parametrize("pack", ["ndjson", "json", "length_prefixed"])
+@pytest.mark.parametrize("compress", [None, "zlib", "zstd"])
+async def test_a_receiver_unpacks_what_a_route_has_packed(
+    receiver: list[str], tmp_path: Path, pack: Format, compress: Compression | None
+) -> None:
+    if compress == "zstd" and "node" in receiver[0] and not _node_has_zstd(receiver[0]):
+        pytest.skip("this Node.js cannot unpack zstd")
+    endpoint, out = f"tcp://127.0.0.1:{free_port()}", tmp_path / "out.jsonl"
+    batch = [outgoing("a.b", "x", n, PAYLOADS[n % 5]) for n in range(50)]
+    with running(receiver, endpoint, str(out)):
+        async with sink_at(bind=endpoint) as sink:
+            send = Packer(Pack(pack, compress)).over(sink.send_batch)
+            assert await send(batch) == []
+            assert await sink.send_batch(batch[:1]) == [], "what is no pack comes between packs"
+    told = lines(out)
+    assert [line["id"] for line in told] == [message.id for message in [*batch, batch[0]]]
+    assert [line["payload"] for line in told[:5]] == [one.decode(errors="replace") for one in PAYLOADS]
+    assert told[0] == told[-1], "a message is told in the same way"
+
+
+def _node_has_zstd(node: str) -> bool:
+    asked = [node, "-e", "process.exit(require('zlib').zstdDecompressSync ? 0 : 1)"]
+    return subprocess.run(asked, check=False).returncode == 0
 
 
 @pytest.mark.parametrize("calls", [True, False], ids=["that calls", "that is called"])
