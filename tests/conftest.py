@@ -3,8 +3,13 @@
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from tests.servers import RabbitMQ
+
+# How long one example takes says more about the machine than about us: what has to be fast is timed by name.
+settings.register_profile("edgespool", deadline=None)
+settings.load_profile("edgespool")
 
 
 @pytest.fixture(scope="session")
