@@ -35,8 +35,8 @@ test: services environments  ## lint, and every test that takes seconds
 	if [ $$linted -ne 0 ]; then echo "make lint failed: see above" >&2; exit 1; fi; \
 	exit $$tested
 
-test-long: services environments  ## the tests that take minutes
-	$(BIN)/python -m pytest -m long --timeout=3600 --durations=15 $(TESTS)
+test-long: services environments  ## the tests that take minutes, two at a time
+	@$(BIN)/python -m tests.long $(TESTS)
 
 bench: services environments  ## measure, and compare with amqtt and mosquitto
 	$(BIN)/python -m tests.bench $(ARGS)

@@ -65,7 +65,9 @@ def seconds_to_connack(gateway: Gateway) -> float:
     "count",
     [
         pytest.param(60_000, id="60-MB"),
-        pytest.param(1_050_000, id="1-GiB", marks=[pytest.mark.long, pytest.mark.timeout(900)]),
+        pytest.param(
+            1_050_000, id="1-GiB", marks=[pytest.mark.long, pytest.mark.alone, pytest.mark.timeout(900)]
+        ),
     ],
 )
 async def test_given_a_backlog_when_started_then_devices_are_let_in_at_once_and_memory_does_not_grow_with_it(

@@ -38,6 +38,7 @@ def _gateway(folder: Path, **limits: int) -> Gateway:
 
 
 @pytest.mark.long
+@pytest.mark.alone
 async def test_given_500_guesses_a_second_then_the_others_do_not_notice(tmp_path: Path) -> None:
     gateway = _gateway(tmp_path)
     gateway.start()
@@ -94,6 +95,7 @@ async def test_given_500_guesses_a_second_then_the_others_do_not_notice(tmp_path
 
 
 @pytest.mark.long
+@pytest.mark.alone
 async def test_the_time_of_an_answer_tells_no_names(tmp_path: Path) -> None:
     gateway = _gateway(tmp_path, failed_logins=100_000)
     gateway.start()

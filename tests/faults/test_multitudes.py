@@ -46,6 +46,7 @@ def _two_doors(folder: Path, tls: int, server: Pair) -> Gateway:
 
 
 @pytest.mark.long
+@pytest.mark.alone
 async def test_two_thousand_who_never_finish_keep_nobody_out_and_lose_their_places(tmp_path: Path) -> None:
     """Half a CONNECT and then a byte now and then, half a TLS handshake, or nothing at all (SlowITe)."""
     plant, tls = Authority(tmp_path / "plant"), free_port()

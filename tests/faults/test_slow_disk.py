@@ -59,7 +59,8 @@ def _p99(values: list[float]) -> float:
 
 
 @pytest.mark.parametrize(
-    "seconds", [pytest.param(4, id="4-s"), pytest.param(60, id="60-s", marks=pytest.mark.long)]
+    "seconds",
+    [pytest.param(4, id="4-s"), pytest.param(60, id="60-s", marks=[pytest.mark.long, pytest.mark.alone])],
 )
 async def test_given_a_sync_of_20_ms_then_100_publishers_get_1000_acks_a_second_and_the_loop_answers(
     tmp_path: Path, seconds: int

@@ -175,6 +175,7 @@ def test_given_no_file_descriptor_left_when_devices_come_then_they_wait_and_the_
 
 
 @pytest.mark.long
+@pytest.mark.alone
 def test_given_two_thousand_half_connects_that_trickle_when_a_good_device_comes_then_it_is_served_at_once(
     tmp_path: Path,
 ) -> None:

@@ -68,7 +68,7 @@ async def _publish(sender: Device, topics: list[str]) -> float:
     ("sessions", "waiting"),
     [
         (1_000, 10),
-        pytest.param(10_000, 100, marks=[pytest.mark.long, pytest.mark.timeout(900)]),
+        pytest.param(10_000, 100, marks=[pytest.mark.long, pytest.mark.alone, pytest.mark.timeout(900)]),
     ],
 )
 async def test_a_publish_to_one_of_many_sleepers_costs_what_one_to_the_only_one_costs(
