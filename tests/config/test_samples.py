@@ -14,7 +14,7 @@ SAMPLES = sorted(CONFIG.glob("*.yaml"))
 
 @pytest.mark.parametrize("path", SAMPLES, ids=lambda path: path.name)
 def test_a_sample_is_valid_and_nothing_in_it_is_probably_not_meant(path, monkeypatch):
-    for name in ("AMQP_URL", "GATEWAY", "COLLECTOR"):
+    for name in ("AMQP_URL", "AMQP_URL_1", "AMQP_URL_2", "AMQP_URL_3", "GATEWAY", "COLLECTOR"):
         monkeypatch.delenv(name, raising=False)
     config = load(path)
     assert build_routes(config)

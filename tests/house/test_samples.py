@@ -30,6 +30,7 @@ from tests.house.shipped import Shipped
 from tests.pki import client_context, write_sample
 from tests.servers import RabbitMQ, free_port
 from tests.sinks.queues import channel_to, opened, take_all
+from tests.sinks.secure import Secure
 
 ROOT = Path(__file__).parents[2]
 TO_ZEROMQ = ["config/quickstart.yaml", "deploy/edgespool.yaml", "deploy/image.yaml"]
@@ -38,6 +39,7 @@ PACKED = "config/packed.yaml"
 FAN_IN = "config/zeromq-fan-in.yaml"
 ACCESS = "config/users-and-rules.yaml"
 TLS = "config/tls.yaml"
+CLUSTER = "config/rabbitmq-cluster.yaml"
 COMMANDS = "config/commands.yaml"
 NOT_OURS = ["deploy/compose.yaml"]  # a file of docker's
 COUNT = 50
@@ -59,7 +61,7 @@ def test_no_sample_is_left_out() -> None:
     shipped = {
         str(path.relative_to(ROOT)) for name in ("config", "deploy") for path in (ROOT / name).glob("*.yaml")
     }
-    assert shipped == {*TO_ZEROMQ, *TO_RABBITMQ, PACKED, FAN_IN, ACCESS, TLS, COMMANDS, *NOT_OURS}
+    assert shipped == {*TO_ZEROMQ, *TO_RABBITMQ, PACKED, FAN_IN, ACCESS, TLS, CLUSTER, COMMANDS, *NOT_OURS}
 
 
 @pytest.mark.parametrize("file", TO_ZEROMQ)
@@ -270,3 +272,28 @@ async def test_the_sample_with_commands_brings_one_to_its_device_and_buries_what
     finally:
         gateway.kill()
     assert take_all(rabbitmq.url, "plant-7.commands") == []
+
+
+async def test_the_cluster_sample_reaches_the_node_that_is_there_and_is_known_by_its_certificate(
+    tmp_path: Path, secure: Secure
+) -> None:
+    file = tmp_path / "rabbitmq-cluster.yaml"
+    shutil.copy(ROOT / CLUSTER, file)
+    ours = secure.authority.issue(cn="guest")
+    for name, path in {"cloud.pem": secure.authority.certificate, "gateway.pem": ours.certificate}.items():
+        (tmp_path / "certs").mkdir(exist_ok=True)
+        shutil.copy(path, tmp_path / "certs" / name)
+    shutil.copy(ours.key, tmp_path / "certs" / "gateway.key")
+    ports = [free_port(), secure.port, free_port()]  # two of the three nodes are away
+    environ = {f"AMQP_URL_{n}": f"amqps://localhost:{port}" for n, port in enumerate(ports, 1)}
+    gateway = Shipped(tmp_path / "gateway", file, zeromq=None, environ=environ)
+    gateway.validate()
+    gateway.start()
+    try:
+        payloads = await asyncio.to_thread(_publish, gateway, "plant/a/7/telemetry")
+        await until(lambda: gateway.status()["routes"]["telemetry"]["delivered"] == COUNT, 30)
+        assert gateway.stop() == 0
+    finally:
+        gateway.kill()
+    taken = await asyncio.to_thread(take_all, secure.server.url, "telemetry-of-all")
+    assert [body.decode() for _, body in taken] == payloads

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 import warnings
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -19,38 +19,9 @@ from bridge.sinks.options import AmqpOptions, TlsOptions
 from tests.pki import Authority, Pair, replace
 from tests.servers import RabbitMQ, TcpProxy, free_port
 from tests.sinks.queues import take_all
+from tests.sinks.secure import Secure
 
 QUEUE = "secure"
-
-
-class Secure:
-    """A RabbitMQ with TLS: whoever shows a certificate is whom it names, others have a password."""
-
-    def __init__(self, folder: Path) -> None:
-        self.authority = Authority(folder, "cloud")
-        self.port = free_port()
-        pair = self.authority.server("broker")
-        self.server = RabbitMQ(
-            folder / "rabbitmq",
-            f"listeners.ssl.1 = 127.0.0.1:{self.port}\n"
-            f"ssl_options.cacertfile = {self.authority.certificate}\n"
-            f"ssl_options.certfile = {pair.certificate}\n"
-            f"ssl_options.keyfile = {pair.key}\n"
-            "ssl_options.verify = verify_peer\n"
-            "ssl_options.fail_if_no_peer_cert = false\n"
-            "auth_mechanisms.1 = PLAIN\n"
-            "auth_mechanisms.2 = EXTERNAL\n"
-            "ssl_cert_login_from = common_name\n",
-            plugins=["rabbitmq_auth_mechanism_ssl"],
-        )
-
-
-@pytest.fixture(scope="module")
-def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secure]:
-    made = Secure(tmp_path_factory.mktemp("secure"))
-    made.server.start()
-    yield made
-    made.server.stop()
 
 
 @pytest.fixture
