@@ -153,7 +153,7 @@ def _dead_letters(status: Status) -> Iterator[str]:
         yield ""
         yield from table(("DEAD LETTERS OF", "COUNT", "REASON"), rows, "<><")
     for route, letters in status.dead_letters_dropped.items():
-        yield f"  {letters:,} more of {printable(route)} had to make way for newer ones"
+        yield from wrapped("  ", f"{letters:,} more of {route} had to make way for newer ones")
 
 
 def _commands(status: Status) -> Iterator[str]:

@@ -46,7 +46,7 @@ async def test_given_a_gateway_when_asked_then_a_table(address):
     assert (code, err) == (0, "")
     lines = out.splitlines()
     assert lines[0] == "edgespool 0.1.0  plant-7  up 1 d 2 h  ready"
-    route, account = (line.split() for line in lines if line.startswith("telemetry"))
+    route, account, *_ = (line.split() for line in lines if line.startswith("telemetry"))
     assert route == ["telemetry", "cloud", "12,345", "4.4", "MiB", "1", "h", "2", "min"]
     assert account == ["telemetry", "13,260", "900", "12,345", "4", "2", "3", "5"]
     why = "1 oldest, the store was full, 3 newest, the route was at its bound, 1 damaged"
@@ -54,6 +54,26 @@ async def test_given_a_gateway_when_asked_then_a_table(address):
     (sink,) = [at for at, line in enumerate(lines) if line.startswith("cloud")]
     assert "down" in lines[sink]
     assert lines[sink + 1] == "  connection refused"
+
+
+async def test_given_dead_letters_when_asked_then_by_route_and_reason(address):
+    _, out, _ = await edgespool("status", "--web", address)
+    lines = [line.split() for line in out.splitlines()]
+    at = lines.index(["DEAD", "LETTERS", "OF", "COUNT", "REASON"])
+    assert lines[at + 1] == ["telemetry", "2", "no", "queue", "takes", "it"]
+    assert lines[at + 2] == [
+        "7",
+        "more",
+        "of",
+        "telemetry",
+        "had",
+        "to",
+        "make",
+        "way",
+        "for",
+        "newer",
+        "ones",
+    ]
 
 
 async def test_given_json_when_asked_then_the_document_as_it_is(address):
@@ -108,6 +128,8 @@ CROWDED = replace(
     ready=False,
     gateway="g" * 64,
     reasons=["the store is full " * 8],
+    dead_letters_by_route={"r" * 60: {"refused " * 15: 987_654_321}},
+    dead_letters_dropped={"r" * 60: 987_654_321},
     sinks={"s" * 60: replace(STATUS.sinks["cloud"], address="amqps://" + "h" * 200, reason="refused " * 40)},
     routes={
         "r" * 60: replace(STATUS.routes["telemetry"], sink="s" * 60, stored=987_654_321_012, delivered=10**12)
@@ -119,6 +141,8 @@ HOSTILE = replace(
     reasons=["a\nb\x1b[31m"],
     sinks={"x\x1b]0;y\x07": STATUS.sinks["cloud"]},
     routes={"\u202e": STATUS.routes["all"]},
+    dead_letters_by_route={"\u202e": {"no\x1b[2J": 1}},
+    dead_letters_dropped={"\u202e": 1},
 )
 EMPTY = replace(STATUS, sinks={}, routes={}, mqtt=replace(STATUS.mqtt, listeners=[]))
 

@@ -33,3 +33,8 @@ async def test_at_the_end_nothing_is_left_unsaid(caplog):
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     assert caplog.messages[-1] == "messages dropped route=a oldest=4 total=5"
+
+
+def test_what_was_dropped_is_called_by_its_name(caplog):
+    Losses(lambda: {"a": {"oldest": 7}}, "dead letters dropped").look(0)
+    assert caplog.messages == ["dead letters dropped route=a oldest=7 total=7"]

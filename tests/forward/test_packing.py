@@ -9,7 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bridge.errors import SinkUnavailable
+from bridge.forward.letters import Selection
+from bridge.forward.orders import LetterOrder, letter_desk
 from bridge.forward.packing import Packer, sender
+from bridge.forward.redelivery import Redelivery
 from bridge.message import Message
 from bridge.policy.pack import PACK_BYTES_MAX, Pack, pack_id
 from bridge.sinks.base import Outgoing, Refusal
@@ -220,3 +223,72 @@ def test_whatever_breaks_or_is_refused_nothing_is_called_delivered_that_is_not(a
     refused = {each.index for each in refusals}
     assert refused == guilty & set(range(len(batch)))
     assert far.owned == set(range(len(batch))) - refused
+
+
+# ---- a route that packs ----------------------------------------------------------------
+
+
+async def test_a_route_that_packs_settles_every_message_by_itself(hall):
+    far = Far({3, 42})
+    far.judge = lambda sent: "never" if far.guilty & set(payloads(sent)) else None
+    hall.sink = hall.keeper.sink = far
+    route = hall.route(pack=Pack("ndjson", "zlib"))
+    hall.run()
+    await hall.append(*range(100))
+    await hall.drained(route)
+    tally = route.account.tally
+    assert (tally.delivered, tally.refused) == (98, 2)
+    assert sorted(payloads(*far.received)) == [n for n in range(100) if n not in (3, 42)]
+    letters = [entry.message.payload for entry in hall.letters.read(0)]
+    assert letters == [b"3", b"42"], "whole, and not as they were packed"
+
+
+async def test_a_link_that_breaks_in_the_middle_of_packs_repeats_and_loses_nothing(hall):
+    luck = random.Random(4)
+    far = Far()
+    far.judge = lambda sent: None
+    hall.sink = hall.keeper.sink = far
+    route = hall.route(pack=Pack("length_prefixed"), address="{topic}")
+    hall.run()
+    for round in range(10):
+        for number in range(30):
+            await hall.append(round * 30 + number, topic="ab"[number % 2])
+        far.go_away()
+        await asyncio.sleep(luck.uniform(0, 0.01))
+        far.come_back()
+    await hall.drained(route)
+    assert route.account.tally.delivered == 300
+    assert hall.backlog(route) == 0
+    for address, rest in (("a", 0), ("b", 1)):
+        seen = [n for sent in far.received if sent.address == address for n in payloads(sent)]
+        assert list(dict.fromkeys(seen)) == [n for n in range(300) if n % 2 == rest], "first seen in order"
+
+
+async def test_dead_letters_go_back_in_packs_too(hall):
+    far = Far()
+    far.judge = lambda sent: "not now"
+    hall.sink = hall.keeper.sink = far
+    route = hall.route(pack=Pack("json"))
+    hall.run()
+    await hall.append(*range(20))
+    await hall.drained(route)
+    far.judge = lambda sent: None
+    hall.run(hall.letters)
+    redelivery = Redelivery(
+        letter_desk(str(hall.folder)), hall.letters, hall.forwarders, {"cloud": hall.keeper}
+    )
+    outcome = await redelivery._carry_out("now", _order(hall))
+    assert outcome.settled == 20
+    assert payloads(*far.received) == list(range(20))
+    assert all(sent.replayed and dict(sent.headers)["pack_count"] == "10" for sent in far.received)
+
+
+def payloads(*packs):
+    """The numbers that lie in packs, whatever their ids are."""
+    return [int(payload) for sent in packs for _, _, payload in opened(sent)]
+
+
+def _order(hall):
+    desk = letter_desk(str(hall.folder))
+    desk.open()
+    return LetterOrder("replay", Selection())

@@ -66,6 +66,8 @@ STATUS = Status(
         "all": RouteStatus("lab", 0, 0, 0.0, 990, 0, 0, 0, accepted=990),
     },
     dead_letters=2,
+    dead_letters_by_route={"telemetry": {"no queue takes it": 2}},
+    dead_letters_dropped={"telemetry": 7},
     commands={
         "setpoints": CommandStatus(
             "amqp",

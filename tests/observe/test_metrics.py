@@ -61,6 +61,8 @@ EXPECTED = [
     ("edgespool_route_damaged_total", {"route": "telemetry"}, 1),
     ("edgespool_route_backlog_messages", {"route": "all"}, 0),
     ("edgespool_dead_letters_messages", {}, 2),
+    ("edgespool_route_dead_letters", {"route": "telemetry", "reason": "no queue takes it"}, 2),
+    ("edgespool_route_dead_letters_dropped_total", {"route": "telemetry"}, 7),
     ("edgespool_command_source_up", {"command": "setpoints"}, 1),
     ("edgespool_command_received_total", {"command": "setpoints"}, 21),
     ("edgespool_command_waiting", {"command": "setpoints"}, 22),

@@ -215,6 +215,40 @@ async def test_given_one_message_the_broker_will_not_have_then_it_alone_is_refus
     assert seen == {message.id for message in whole} - {"kit/poison/13"}
 
 
+async def test_given_a_pack_the_broker_will_not_have_then_the_message_that_spoils_it_alone_is_refused(
+    rabbitmq: RabbitMQ, opened: Opens, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bridge.sinks import amqp_link
+
+    real = amqp_link.publish_frames
+
+    def spoilt(message: Outgoing, exchange: str, frame_max: int) -> list[bytes]:
+        if b'"kit/poison/13"' not in message.payload:
+            return real(message, exchange, frame_max)
+        expiring = msgspec.structs.replace(message.message, properties=_sixty_seconds())
+        frames = real(msgspec.structs.replace(message, message=expiring), exchange, frame_max)
+        return [frame.replace(b"\x0560000", b"\x05never") for frame in frames]
+
+    monkeypatch.setattr(amqp_link, "publish_frames", spoilt)
+    queue = fresh_queue(rabbitmq, "spoilt")
+    sink = await opened()
+    send = Packer(Pack("ndjson")).over(sink.send_batch)
+    whole = [outgoing(queue, "poison", n) for n in range(30)]
+    batch, refused = whole, []
+    for _ in range(8):
+        try:
+            refused = [batch[each.index].id for each in await send(batch)]
+            break
+        except SinkUnavailable as error:
+            batch = batch[error.confirmed :]
+        await sink.close()
+        await sink.open()
+    assert refused == ["kit/poison/13"]
+    taken = await asyncio.to_thread(take_all, rabbitmq.url, queue)
+    seen = {one.envelope.id for _, body in taken for one in unpack(body, "ndjson")}
+    assert seen == {message.id for message in whole} - {"kit/poison/13"}
+
+
 def _sixty_seconds() -> Any:
     from bridge.message import Properties
 
