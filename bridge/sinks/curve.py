@@ -24,7 +24,17 @@ from bridge.errors import ConfigError
 from bridge.sinks.keys import Clients, KeyPair, read_key_pair, read_public_key
 from bridge.sinks.options import CurveOptions
 
-__all__ = ["CALL_FAILED", "Client", "Curve", "Gate", "Server", "from_options", "require_curve", "why_failed"]
+__all__ = [
+    "CALL_FAILED",
+    "Client",
+    "Curve",
+    "Gate",
+    "Server",
+    "from_options",
+    "renewed",
+    "require_curve",
+    "why_failed",
+]
 
 log = logging.getLogger(__name__)
 
@@ -80,12 +90,12 @@ class Client:
     def __init__(self, keys: KeyPair, server_key: bytes) -> None:
         require_curve()
         self.keys = keys
-        self._server_key = server_key
+        self.server_key = server_key
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context.instance()
 
     def secure(self, socket: zmq.Socket[bytes]) -> None:
         """To be done before it is connected."""
-        socket.curve_serverkey = self._server_key
+        socket.curve_serverkey = self.server_key
         socket.curve_publickey = self.keys.public
         socket.curve_secretkey = self.keys.secret
 
@@ -179,6 +189,25 @@ def from_options(options: CurveOptions) -> Curve:
     assert options.server_key is not None  # the model has checked it
     with _at("server_key"):
         return Client(keys, read_public_key(options.server_key))
+
+
+def renewed(options: CurveOptions, before: Curve | None) -> Curve:
+    """The keys that are in the files now, for the next link; who is let in is always read anew.
+
+    Raises ConfigError as `from_options` does, the first time; a file that is spoilt later
+    stops no gateway. The context stays: a server's gate belongs to it.
+    """
+    if before is None:
+        return from_options(options)
+    try:
+        fresh = from_options(options)
+    except ConfigError as error:
+        log.warning("keys are those of before reason=%s", error)
+        return before
+    before.keys = fresh.keys
+    if isinstance(before, Client) and isinstance(fresh, Client):
+        before.server_key = fresh.server_key
+    return before
 
 
 @contextlib.contextmanager

@@ -28,7 +28,7 @@ import msgspec
 
 from bridge.errors import ConfigError, SinkUnavailable
 from bridge.sinks.base import PATIENCE_LOOKS, Outgoing, Refusal
-from bridge.sinks.curve import Curve, from_options, require_curve
+from bridge.sinks.curve import Curve, renewed, require_curve
 from bridge.sinks.metadata import metadata
 from bridge.sinks.options import ZeromqOptions
 from bridge.sinks.zeromq_socket import Socket
@@ -95,7 +95,7 @@ class ZeromqSink:
         self._options = options
         self._who = [b"WHO", msgspec.json.encode(Who(VERSION, gateway))]
         self._is_router = options.bind is not None
-        self._curve: Curve | None = None  # made once; a key file that is spoilt later stops no gateway
+        self._curve: Curve | None = None
         self._was_open = False
         self._socket: Socket | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -130,9 +130,9 @@ class ZeromqSink:
         Raises ConfigError for an endpoint that cannot be bound, and for keys that cannot be used.
         """
         await self.close()
-        if self._options.curve is not None and self._curve is None:
+        if self._options.curve is not None:
             try:
-                self._curve = from_options(self._options.curve)
+                self._curve = renewed(self._options.curve, self._curve)
             except ConfigError as error:
                 raise ConfigError(f"sinks.{self.name}.zeromq.curve.{error}") from None
         self._loop = asyncio.get_running_loop()

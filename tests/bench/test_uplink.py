@@ -86,7 +86,13 @@ def _drain_per_s(folder: Path, server: RabbitMQ, count: int, arriving_per_s: flo
     [
         # The machine of a test may have other things to do; it must be possible, not always so.
         pytest.param(30_000, 0.5, 3, id="30k"),
-        pytest.param(1_000_000, 0.85, 1, id="1M", marks=[pytest.mark.long, pytest.mark.timeout(1800)]),
+        pytest.param(
+            1_000_000,
+            0.85,
+            1,
+            id="1M",
+            marks=[pytest.mark.long, pytest.mark.alone, pytest.mark.timeout(1800)],
+        ),
     ],
 )
 def test_a_backlog_drains_nearly_as_fast_as_a_bare_publisher_fills_the_same_rabbitmq(
@@ -116,7 +122,9 @@ def test_a_backlog_drains_nearly_as_fast_as_a_bare_publisher_fills_the_same_rabb
     ("count", "most_us"),
     [
         pytest.param(30_000, 60.0, id="30k"),
-        pytest.param(500_000, 25.0, id="500k", marks=[pytest.mark.long, pytest.mark.timeout(600)]),
+        pytest.param(
+            500_000, 25.0, id="500k", marks=[pytest.mark.long, pytest.mark.alone, pytest.mark.timeout(600)]
+        ),
     ],
 )
 def test_a_message_costs_little_from_publish_to_rabbitmqs_confirm(

@@ -220,6 +220,58 @@ async def test_it_opens_again_and_again_and_leaves_nothing(endpoint: str, keyrin
         gc.collect()
 
 
+async def test_a_renewed_key_counts_from_the_next_link_and_a_spoilt_one_changes_nothing(
+    endpoint: str, keyring: Keyring
+) -> None:
+    sink = ZeromqSink("lab", options(endpoint, keyring), "plant-7")
+    secret = keyring.secret("gateway")
+
+    async def reaches(number: int, server: str) -> bool:
+        """Whether a receiver that believes this key gets a message."""
+        far = FarReceiver(endpoint, curve=keyring.receiver(bind=False, gateway=server))
+        try:
+            async with asyncio.timeout(5):
+                await sink.open()
+                return await sink.send_batch([outgoing("a", "x", number)]) == []
+        except TimeoutError:
+            return False
+        finally:
+            await sink.close()
+            await asyncio.to_thread(far.end)
+
+    assert await reaches(1, "gateway")
+    before = secret.read_text()
+    secret.write_text(keyring.secret("stranger").read_text())
+    assert await reaches(2, "stranger")
+    assert not await reaches(3, "gateway"), "the old key is still shown"
+    secret.write_text("spoilt")
+    assert await reaches(4, "stranger")
+    secret.write_text(before)
+    assert await reaches(5, "gateway")
+
+
+async def test_a_client_believes_the_renewed_key_of_its_server(endpoint: str, keyring: Keyring) -> None:
+    theirs = keyring.public("receiver")
+    curve = {"secret_key": str(keyring.secret("gateway")), "server_key": str(theirs)}
+    wanted = ZeromqOptions.model_validate({"connect": endpoint, "curve": curve, "open_timeout": "2s"})
+    sink = ZeromqSink("lab", wanted, "plant-7")
+    before = theirs.read_text()
+    far = FarReceiver(endpoint, bind=True, curve=keyring.receiver(bind=True))
+    try:
+        await sink.open()
+        await sink.close()
+        theirs.write_text(keyring.public("stranger").read_text())
+        with pytest.raises(SinkUnavailable):
+            await sink.open()
+        theirs.write_text(before)
+        async with asyncio.timeout(10):
+            await sink.open()
+            assert await sink.send_batch([outgoing("a", "x", 1)]) == []
+    finally:
+        await sink.close()
+        await asyncio.to_thread(far.end)
+
+
 BAD_KEYS = {
     "world-readable": (0o644, None, "secret_key: .* chmod 600"),
     "missing": (0o600, "", "secret_key: .* does not begin with a key"),
