@@ -388,7 +388,9 @@ class Model:
 
         Not what was begun with QoS 2 [MQTT-4.8.2-5].
         """
-        for group in session.subscriptions:
+        # Also of one that it has unsubscribed from, and where something still waited for it.
+        had = {each.group for each in chain(*self.choices.values()) if session in each.candidates}
+        for group in {*session.subscriptions, *had}:
             members = {
                 each: each.subscriptions[group]
                 for each in self.sessions.values()

@@ -456,6 +456,24 @@ def test_what_was_acknowledged_long_before_a_kill_is_not_sent_again():
     assert mistake([*story, ("time_passes", {"seconds": 5}), ("kill", {}), ("connect", comes)]) is None
 
 
+def test_what_waited_for_a_member_that_unsubscribed_goes_to_another_when_its_session_ends():
+    """The model once knew only of what the member had not unsubscribed from."""
+    comes = {"receive_maximum": None, "clean": False, "keep_alive_s": 0, "will": None, "expiry_s": 0}
+    wants = {"qos": 2, "no_local": False, "as_published": False, "handling": 1, "identifier": None}
+    says = {"topic": "a", "qos": 2, "life_s": None, "count": 3, "retain": False, "empty": False}
+    story = [
+        ("connect", {**comes, "name": "one", "version": 4}),
+        ("connect", {**comes, "name": "two", "version": 5, "receive_maximum": 2}),
+        ("subscribe", {**wants, "nth": 1, "qos": 1, "filters": ["+"]}),
+        ("subscribe", {**wants, "nth": 1, "filters": ["$share/g/#", "$share/g/a"]}),
+        ("publish", {**says, "nth": 2}),
+        ("subscribe", {**wants, "nth": 2, "filters": ["$share/g/#"]}),
+        ("unsubscribe", {"which": 1, "nth": 1, "have": True, "other": "a/#"}),
+        ("connect", {**comes, "name": "two", "version": 4, "receive_maximum": 2}),
+    ]
+    assert mistake(story) is None
+
+
 def test_three_devices_get_what_the_model_says():
     run(200, 30, derandomize=True)
 
