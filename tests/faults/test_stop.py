@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
+import random
 import signal
 import subprocess
 import time
 from pathlib import Path
 
 from tests.faults.test_damage import contents
-from tests.gateway import until
+from tests.gateway import Gateway, until
 from tests.house.device import Device
 from tests.house.receiver import FarEnd
 from tests.house.shipped import Shipped
@@ -17,6 +20,7 @@ from tests.house.verdict import judge
 
 STOP_S_MAX = 5.0
 STOPS = 5
+BAD_CONFIGURATIONS = 50
 
 
 async def test_given_sigterms_under_load_then_each_takes_less_than_5_s_and_nothing_is_lost_or_sent_twice(
@@ -84,6 +88,56 @@ async def test_given_a_second_process_on_the_store_it_says_so_and_the_first_one_
         assert gateway.stop() == 0
     finally:
         gateway.kill()
+
+
+def _spoiled(text: str, luck: random.Random) -> str:
+    """The configuration with a mistake in it, of the kinds that an editor leaves behind."""
+    document = json.loads(text)
+    kind = luck.randrange(5)
+    if kind == 0:
+        return text[: luck.randrange(20, len(text) - 1)]  # the disk was full while it was saved
+    if kind == 1:
+        document[luck.choice(list(document)) + "s"] = "and more"
+    elif kind == 2:
+        document["routes"]["all"] = {"from": luck.choice(["a/#/b", "+a", ""]), "to": "cloud"}
+    elif kind == 3:
+        document["limits"] = {"packet_bytes": luck.choice(["many", -1, [], "1 MB/s"])}
+    else:
+        document["routes"]["all"]["to"] = f"cloud-{luck.randrange(100)}"
+    return json.dumps(document)
+
+
+async def test_given_50_bad_configurations_and_a_sighup_for_each_then_all_are_refused_and_nobody_notices(
+    tmp_path: Path,
+) -> None:
+    luck = random.Random(1)
+    gateway = Gateway(tmp_path / "gateway")
+    device = Device("d", gateway.port, 10_000_000, 300)
+    file = tmp_path / "gateway" / "gateway.yaml"
+    sound = file.read_text()
+    gateway.start()
+    running = asyncio.create_task(device.run())
+    try:
+        await until(lambda: device.acknowledged)
+        for _ in range(BAD_CONFIGURATIONS):
+            said = gateway.output().count("not reloaded")
+            file.write_text(_spoiled(sound, luck))
+            os.kill(gateway.pid, signal.SIGHUP)
+            await until(lambda said=said: gateway.output().count("not reloaded") > said)
+            acknowledged = len(device.acknowledged)
+            await until(lambda acknowledged=acknowledged: len(device.acknowledged) > acknowledged)
+        assert "reloaded users=" not in gateway.output()
+        file.write_text(sound)
+        os.kill(gateway.pid, signal.SIGHUP)
+        await until(lambda: "reloaded users=" in gateway.output())
+        device.finish()
+        await asyncio.wait_for(running, 20)
+        assert max(device.sent.values()) == 1, "the device was cut off"
+        assert gateway.stop() == 0
+    finally:
+        running.cancel()
+        gateway.kill()
+    assert "Traceback" not in gateway.output()
 
 
 async def test_given_a_store_of_a_newer_version_the_gateway_says_so_and_touches_nothing(
