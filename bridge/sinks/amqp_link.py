@@ -89,7 +89,8 @@ class Link:
         self._is_open = False
         self._line: deque[_Call] = deque()
         self._ledger: Ledger[_Call] = Ledger(self._confirmed)
-        self._returned: dict[str, str] = {}
+        # Two routes send one message under one id, each to its address: (id, address) → how often, and why.
+        self._returned: dict[tuple[str, str], tuple[int, str]] = {}
         self._suspended: list[tuple[_Call, int, str]] = []  # confirmed and returned, while we ask
         self._inventory = Inventory(options.declare, self._all_there, self._is_gone)
         self._all_there_at = -math.inf
@@ -234,8 +235,12 @@ class Link:
             memory.careful = max(0, memory.careful - count)
         if returned:
             for each in range(index, index + count):
-                if (reason := returned.pop(call.batch[each].id, None)) is None:
+                outgoing = call.batch[each]
+                times, reason = returned.pop((outgoing.id, outgoing.address), (0, ""))
+                if not times:
                     continue
+                if times > 1:
+                    returned[outgoing.id, outgoing.address] = times - 1, reason
                 if self._inventory.asking:
                     self._suspended.append((call, each, reason))
                     count -= 1
@@ -246,11 +251,13 @@ class Link:
 
     def _on_return(self, _channel: Any, method: Any, properties: Any, _body: bytes) -> None:
         exchange = f"exchange {method.exchange!r}" if method.exchange else "the default exchange"
-        self._returned[properties.message_id] = (
+        reason = (
             f"no queue takes it: {exchange}, routing key {method.routing_key!r}"
             f" ({method.reply_code} {method.reply_text})"
         )
-        if self._inventory.empty or self._inventory.asking:
+        message = properties.message_id, method.routing_key
+        self._returned[message] = self._returned.get(message, (0, ""))[0] + 1, reason
+        if self._inventory.empty or self._inventory.asking or self.lost.done():
             return
         if self._loop.time() - self._all_there_at >= INVENTORY_EVERY_S:
             self._inventory.ask(self._connection)

@@ -93,6 +93,26 @@ async def test_given_a_declared_queue_that_is_gone_then_nothing_is_refused_and_t
     assert ids == [message.id for message in batch[3:]]
 
 
+async def test_given_one_id_for_two_addresses_then_the_one_without_a_queue_is_refused_and_not_the_other(
+    rabbitmq: RabbitMQ, opened: Opens
+) -> None:
+    # Two routes that lead to one sink send the same messages, under the same ids, and somebody has
+    # the second replayed. What lives in memory is confirmed together with what no queue takes.
+    with channel_to(rabbitmq.url) as channel:
+        channel.queue_declare("first", durable=False)
+    sink = await opened()
+    first = [outgoing("first", "shared", n) for n in range(300)]
+    batch = [
+        msgspec.structs.replace(each, address=address)
+        for each in first
+        for address in ("first", "nowhere", "nowhere")
+    ]
+    refusals = await sink.send_batch(batch)
+    assert [batch[refusal.index].address for refusal in refusals] == ["nowhere"] * 600
+    with channel_to(rabbitmq.url) as channel:
+        assert channel.queue_delete("first").method.message_count == 300
+
+
 async def test_given_all_that_was_declared_then_what_no_queue_takes_is_refused_and_the_link_stays(
     rabbitmq: RabbitMQ, opened: Opens
 ) -> None:
