@@ -6,14 +6,14 @@ confirmed it, and an order is done only when all that was settled is safe. So af
 the order goes on with the letters that still wait: those under way are sent once more, with
 the same ids, and none is settled that was not sent. What is refused again stays where it is.
 
-One batch of one route at a time, in the order of the letters; an order ends where their
+One batch of each route at a time, in the order of the letters; an order ends where their
 log ended when it was taken.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 
 from bridge.errors import SinkUnavailable
 from bridge.forward.clerk import Clerk
@@ -64,24 +64,33 @@ class Redelivery:
         return outcome
 
     async def _replay(self, order: LetterOrder, outcome: LetterOutcome) -> None:
-        batches: dict[str, _Batch] = {}
+        """Each route by itself: one whose sink is away keeps no other waiting."""
+        lanes: dict[str, _Batch] = {}
+        async for _, letter in self._meant(order):
+            if letter.route not in lanes and (way := self._way(letter, order.to)) is not None:
+                lanes[letter.route] = _Batch(*way, self._letters, outcome)
+            outcome.stranded += letter.route not in lanes
+        async with asyncio.TaskGroup() as group:
+            for route, batch in lanes.items():
+                group.create_task(self._send_all(order, route, batch), name=f"letters of {route}")
+
+    async def _send_all(self, order: LetterOrder, route: str, batch: _Batch) -> None:
+        async for entry, letter in self._meant(order):
+            if letter.route == route and batch.add(entry, letter.id):
+                await batch.send()
+        await batch.send()
+
+    async def _meant(self, order: LetterOrder) -> AsyncIterator[tuple[Entry, DeadLetter]]:
+        """The letters that wait and are meant, oldest first, up to the end of the order."""
         position, end = self._letters.head, order.end or 0
         while position < end and (entries := self._letters.read(position)):
             position = entries[-1].end
             for entry in entries:
-                letter = letter_of(entry)
-                if entry.position >= end or not (self._letters.waits(entry) and order.selection.has(letter)):
-                    continue
-                if (batch := batches.get(letter.route)) is None:
-                    if (found := self._way(letter, order.to)) is None:
-                        outcome.stranded += 1
-                        continue
-                    batch = batches[letter.route] = _Batch(*found, self._letters, outcome)
-                if batch.add(entry, letter.id):
-                    await batch.send()
+                if entry.position < end and self._letters.waits(entry):
+                    letter = letter_of(entry)
+                    if order.selection.has(letter):
+                        yield entry, letter
             await asyncio.sleep(0)
-        for batch in batches.values():
-            await batch.send()
 
     def _way(self, letter: DeadLetter, to: str) -> tuple[Route | None, Keeper | Fallback] | None:
         """By which route a letter goes, and where to; None when nobody knows."""

@@ -1,5 +1,7 @@
 """Every mistake is pointed at: a table of files with one `‸` before the column that the report must name."""
 
+import sys
+
 import pytest
 
 from bridge.config import ConfigProblems, loads
@@ -160,6 +162,16 @@ def test_a_mistake_is_pointed_at_and_explained(marked, says, monkeypatch):
     assert says in str(problem)
     assert (problem.line, problem.column) == (line, column)
     assert str(problem).startswith(f"plant.yaml:{line}:{column}")
+
+
+def test_without_the_library_for_zstd_the_line_to_type_is_named(monkeypatch):
+    text = ROUTE + "    pack: json\n    compress: zstd"
+    assert loads(text)
+    monkeypatch.setitem(sys.modules, "zstandard", None)  # as if it were not installed
+    with pytest.raises(ConfigProblems) as caught:
+        loads(text)
+    assert ":8:15 routes.r.compress: zstd needs a library" in str(caught.value)
+    assert "pip install 'edgespool[zstd]'" in str(caught.value)
 
 
 def test_the_report_shows_the_line_and_a_caret():

@@ -224,6 +224,21 @@ async def test_while_the_far_end_is_away_nothing_is_settled_and_then_all_of_it(o
     assert sorted({int(each.message.payload) for each in hall.sink.received}) == list(range(100))
 
 
+async def test_a_route_whose_sink_is_away_keeps_the_letters_of_no_other_waiting(office):
+    hall = office.hall
+    hall.forwarders[1].keeper = office.other_keeper
+    await office.bury(*range(30))
+    await office.bury(*range(30, 60), route="alarms", topic="alarm/x")
+    hall.sink.pause()
+    name = office.desk.ask(LetterOrder("replay", Selection()))
+    await until(lambda: office.left() == list(range(30)))
+    hall.sink.resume()
+    await until(lambda: office.left() == [])
+    found = []
+    await until(lambda: found.append(office.desk.outcome(name)) or found[-1])
+    assert found[-1].settled == 60
+
+
 async def test_an_order_goes_on_after_a_restart_with_those_that_still_wait(office):
     hall = office.hall
     await office.bury(*range(200))

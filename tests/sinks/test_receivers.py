@@ -92,8 +92,9 @@ async def test_a_receiver_that_is_called_gets_all(receiver: list[str], tmp_path:
 PAYLOADS = [b"21.5", "ol\u00e1\n\u2028".encode(), b"", b"\xff\x00\n", b"x" * 3000]
 
 
-@pytest.mark.parametrize("pack", ["ndjson", "json", "length_prefixed"])
-@pytest.mark.parametrize("compress", [None, "zlib", "zstd"])
+@pytest.mark.parametrize(
+    ("pack", "compress"), [("ndjson", "zlib"), ("json", None), ("length_prefixed", "zlib"), ("json", "zstd")]
+)
 async def test_a_receiver_unpacks_what_a_route_has_packed(
     receiver: list[str], tmp_path: Path, pack: Format, compress: Compression | None
 ) -> None:
