@@ -185,7 +185,10 @@ def explain(error: BaseException) -> str:
             return f"closed by the broker: {error.reply_code} {error.reply_text}"
         case exceptions.AMQPHeartbeatTimeout():
             return "the broker's heartbeats stopped"
-        case exceptions.StreamLostError() | exceptions.IncompatibleProtocolError():
+        case exceptions.IncompatibleProtocolError():
+            said = explain_alert(str(error))
+            return said or "the connection broke before the first word of AMQP; does the port want amqps://?"
+        case exceptions.StreamLostError():
             return explain_alert(str(error)) or "the connection broke"
         case socket.gaierror():
             return f"the host name is not known: {error.strerror}"

@@ -40,7 +40,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(STEPS)
 def test_whatever_the_broker_answers_the_ledger_says_what_it_owns(steps: list[Any]) -> None:
     owned: list[tuple[str, int]] = []

@@ -64,6 +64,23 @@ async def test_a_name_and_a_password_travel_within_tls(secure: Secure, sink_to: 
     assert "wrong-word" not in str(raised.value)
 
 
+async def test_many_messages_and_a_large_one_travel_within_tls(secure: Secure, sink_to: Any) -> None:
+    # Another way to the socket than without: pika encrypts, and takes what it is given piece by piece.
+    sink = sink_to()
+    await sink.open()
+    large = outgoing(QUEUE, "large", 0, bytes(range(256)) * (1 << 14))
+    batch = [*(outgoing(QUEUE, "many", n) for n in range(3_000)), large]
+    assert await sink.send_batch(batch) == []
+    taken = take_all(secure.server.url, QUEUE)
+    assert [properties.message_id for properties, _ in taken] == [message.id for message in batch]
+    assert taken[-1][1] == large.message.payload
+
+
+async def test_a_port_that_wants_tls_is_said(secure: Secure, sink_to: Any) -> None:
+    with pytest.raises(SinkUnavailable, match=r"does the port want amqps://\?"):
+        await sink_to(f"amqp://localhost:{secure.port}", tls=None).open()
+
+
 async def test_a_certificate_says_who_we_are_without_a_password(secure: Secure, sink_to: Any) -> None:
     guest, nobody = secure.authority.issue(cn="guest"), secure.authority.issue(cn="nobody")
     await delivers(secure, sink_to(sasl="external", tls=shows(secure, guest)))
