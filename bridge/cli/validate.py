@@ -41,6 +41,8 @@ def validate_file(path: Path) -> int:
             _check_library(path, f"commands.{name}", command.from_.kind)
             if (broker := broker_of(config, command)) is not None:
                 _check_files(path, f"commands.{name}.from", broker)
+            elif command.from_.zeromq is not None:
+                _check_files(path, f"commands.{name}.from", command.from_.zeromq)
         check_places(config)
     except ConfigError as error:
         print(error, file=sys.stderr)

@@ -13,7 +13,13 @@ from pydantic import Field, model_validator
 from bridge.config.words import Section
 from bridge.policy.command_route import Receipt
 from bridge.policy.units import Duration
-from bridge.sources.options import SOURCES, AmqpSourceOptions, MemorySourceOptions, SourceOptions
+from bridge.sources.options import (
+    SOURCES,
+    AmqpSourceOptions,
+    MemorySourceOptions,
+    SourceOptions,
+    ZeromqSourceOptions,
+)
 
 __all__ = ["Command", "CommandSource"]
 
@@ -22,6 +28,7 @@ class CommandSource(Section):
     """Where commands come from: exactly one kind, with its options."""
 
     amqp: AmqpSourceOptions | None = None
+    zeromq: ZeromqSourceOptions | None = None
     memory: MemorySourceOptions | None = None
 
     @model_validator(mode="after")
@@ -38,7 +45,7 @@ class CommandSource(Section):
     @property
     def options(self) -> SourceOptions:
         """The options of that kind."""
-        options = self.amqp or self.memory
+        options = self.amqp or self.zeromq or self.memory
         assert options is not None
         return options
 
@@ -75,6 +82,9 @@ class Command(Section):
             raise ValueError(
                 "with 'qos: 0' no device acknowledges anything; write 'qos: 1' or 'receipt: stored'"
             )
+        if self.receipt == "device" and self.from_.kind == "zeromq":
+            # Its sender waits for whole batches, and takes us for dead while a device sleeps.
+            raise ValueError("ZeroMQ answers for whole batches, and at once; write 'receipt: stored'")
         if self.answer_timeout is not None and self.receipt != "device":
             raise ValueError("'answer_timeout' waits for the device; write 'receipt: device' with it")
         return self

@@ -50,7 +50,8 @@ class Socket:
     when a stranger's call to us did not.
 
     ZeroMQ does not say whose connection it was. It lets go of a port a moment after it
-    was told to: `rebind_s` is how long to wait for one that we have just had.
+    was told to: `rebind_s` is how long to wait for one that we have just had. With `probe` a
+    call announces itself, to a far end that speaks first.
     """
 
     def __init__(
@@ -65,6 +66,8 @@ class Socket:
         went: Callable[[], None],
         failed: Callable[[str], None],
         turned_away: Callable[[str, str], None],
+        frame_bytes_max: int = FRAME_BYTES_MAX,
+        probe: bool = False,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._endpoint = endpoint
@@ -75,6 +78,8 @@ class Socket:
         self._went = went
         self._failed = failed
         self._curve = curve
+        self._frame_bytes_max = frame_bytes_max
+        self._probe = probe
         context = zmq.Context.instance() if curve is None else curve.context
         self._socket: zmq.Socket[bytes] | None = context.socket(zmq.ROUTER if bind else zmq.DEALER)
         self._gate = Gate(curve, turned_away) if isinstance(curve, Server) else None
@@ -89,7 +94,7 @@ class Socket:
         # No high-water mark: the caller's window bounds what ZeroMQ holds for us, and at a
         # mark a ROUTER could only drop or refuse.
         socket.sndhwm = 0
-        socket.setsockopt(zmq.MAXMSGSIZE, FRAME_BYTES_MAX)
+        socket.setsockopt(zmq.MAXMSGSIZE, self._frame_bytes_max)
         # Answers are few; a peer that talks nonsense may not fill the memory with it.
         socket.rcvhwm = HEARD_MAX
         socket.setsockopt(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
@@ -105,6 +110,7 @@ class Socket:
         else:
             # Else a message waits for a connection that may lead to another receiver.
             socket.setsockopt(zmq.IMMEDIATE, 1)
+            socket.setsockopt(zmq.PROBE_ROUTER, self._probe)
         # Whose call to us failed is the gate's affair; why ours did, the operator's.
         self._monitor = socket.get_monitor_socket(_EVENTS if self._is_router else _EVENTS | CALL_FAILED)
         self._loop.add_reader(self._monitor.fileno(), self._look_at_events)

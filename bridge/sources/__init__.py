@@ -29,6 +29,7 @@ __all__ = [
 # kind -> (module, class, what to install when its library is absent)
 _SOURCES: Final = {
     "amqp": ("bridge.sources.amqp", "AmqpSource", "pip install 'edgespool[amqp]'"),
+    "zeromq": ("bridge.sources.zeromq", "ZeromqSource", "pip install edgespool"),
     "memory": ("bridge.sources.memory", "MemorySource", "pip install edgespool"),
 }
 

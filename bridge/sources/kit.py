@@ -53,6 +53,7 @@ class Rig(Protocol):
     """The world around one source, which it makes with `PREFETCH`."""
 
     can_bury: bool  # whether the far end keeps what was rejected
+    can_reply: bool  # whether there is a way back to who sent a message
     routing_key: str  # under which everything has to be sent, empty where that is free
 
     def source(self) -> Source:
@@ -95,7 +96,7 @@ async def any_bytes_survive(rig: Rig) -> None:
     every_byte = bytes(range(256))
     sent = [
         Sent(b"", message_id="m-1"),
-        Sent(every_byte * 1024, headers={"a": "ü☃", "n": 7, "yes": True}),
+        Sent(every_byte * 1024, headers={"a": "ü☃", "b": ""}),
         Sent(b"\0\xff\r\n", content_type="application/json", correlation_id=b"order-7", reply_to="back"),
         Sent(b"x", message_id="déjà-vu", headers={"user_properties": [["b", "1"], ["a", "2"], ["b", "1"]]}),
     ]
@@ -108,11 +109,11 @@ async def any_bytes_survive(rig: Rig) -> None:
         seen = Sent(
             now.body,
             now.routing_key,
-            {key: value for key, value in now.headers.items() if not key.startswith("x-")},
+            {name: now.headers.get(name) for name in was.headers},  # a broker may add some of its own
             now.message_id if was.message_id else "",
             now.content_type,
             now.correlation_id,
-            now.reply_to,
+            now.reply_to if rig.can_reply else was.reply_to,
         )
         _expect(seen == was, f"{str(was)[:200]} became {str(seen)[:200]}")
 

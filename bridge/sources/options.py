@@ -6,6 +6,9 @@
       recipes:
         from: {amqp: {url: "${cred:amqp_url}", queue: plant-7.recipes, prefetch: 500}}
 
+      doors:
+        from: {zeromq: {bind: "tcp://127.0.0.1:5557"}}
+
 With `sink` a source uses what that sink says of its broker, over a connection of its own.
 """
 
@@ -17,6 +20,7 @@ from pydantic import Field, SecretStr, ValidationError, model_validator
 
 from bridge.policy.units import Duration
 from bridge.sinks.amqp_options import AmqpOptions, Declaration, Name, Options, Patience, TlsOptions
+from bridge.sinks.options import ZeromqOptions, describe
 
 __all__ = [
     "PREFETCH",
@@ -24,6 +28,7 @@ __all__ = [
     "AmqpSourceOptions",
     "MemorySourceOptions",
     "SourceOptions",
+    "ZeromqSourceOptions",
     "describe_source",
 ]
 
@@ -76,15 +81,31 @@ class AmqpSourceOptions(Options):
             raise ValueError(str(error.errors()[0]["ctx"]["error"])) from None
 
 
+class ZeromqSourceOptions(ZeromqOptions):
+    """The acknowledged ZeroMQ protocol with the roles exchanged: senders call us, or we call one."""
+
+    prefetch: Prefetch = None
+
+    @model_validator(mode="after")
+    def _no_words_of_a_sink(self) -> ZeromqSourceOptions:
+        if words := self.model_fields_set & {"window", "confirm_timeout"}:
+            raise ValueError(f"{min(words)!r} is for sinks; how much may be out is 'prefetch' here")
+        return self
+
+
 class MemorySourceOptions(Options):
     """A source inside this process: for tests, and to try a configuration out."""
 
     prefetch: Prefetch = None
 
 
-SourceOptions = AmqpSourceOptions | MemorySourceOptions
+SourceOptions = AmqpSourceOptions | ZeromqSourceOptions | MemorySourceOptions
 
-SOURCES: Final[dict[str, type[SourceOptions]]] = {"amqp": AmqpSourceOptions, "memory": MemorySourceOptions}
+SOURCES: Final[dict[str, type[SourceOptions]]] = {
+    "amqp": AmqpSourceOptions,
+    "zeromq": ZeromqSourceOptions,
+    "memory": MemorySourceOptions,
+}
 """The kinds of sources as the configuration names them."""
 
 
@@ -94,5 +115,7 @@ def describe_source(options: SourceOptions, sink: AmqpOptions | None) -> str:
         case AmqpSourceOptions():
             where = options.broker(sink).describe().partition(" exchange=")[0]
             return f"{where} queue={options.queue}"
+        case ZeromqSourceOptions():
+            return describe(options)
         case MemorySourceOptions():
             return "memory"

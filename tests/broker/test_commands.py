@@ -9,8 +9,11 @@ import pytest
 from bridge.message import Properties
 from bridge.mqtt.packet import Puback, Pubcomp, Publish, Pubrec, Pubrel
 from bridge.policy.incoming import Incoming
+from bridge.sources.kit import Sent
 from bridge.sources.memory import MemorySource
 from tests.gateway import sink_of, until
+from tests.servers import free_port
+from tests.sources.sender import Sender
 
 
 def command(body, device="press-1", **more):
@@ -572,3 +575,21 @@ async def test_after_a_restart_an_answer_still_finds_who_asked(bare, cloud):
     await answers(await awake(bare))
     await cloud.settled(1)
     assert [one.body for one in cloud.source.replies] == [b"done on"]
+
+
+# ---- over ZeroMQ -------------------------------------------------------------------
+
+
+async def test_a_program_sends_commands_over_zeromq_and_hears_which_are_refused(bare):
+    endpoint = f"tcp://127.0.0.1:{free_port()}"
+    about = {"from": {"zeromq": {"bind": endpoint}}, "to": "plant/{routing_key[1]}/set"}
+    await bare.start(commands={"set": about})
+    device = await bare.connect("press-1", expiry_s=3600)
+    await device.subscribe("plant/press-1/set")
+    sender = Sender(connect=endpoint)
+    sender.send(*(Sent(body, key) for body, key in ((b"1", "p.press-1"), (b"x", "p.#"), (b"2", "p.press-1"))))
+    sender.start()
+    assert await device.receive(2) == [b"1", b"2"]
+    await until(lambda: not sender.left)
+    assert sender.refused == [b"x"]
+    await sender.stop()

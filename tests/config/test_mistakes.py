@@ -146,8 +146,15 @@ MISTAKES = [
     (COMMANDS + "from: {memory: {}}, to: ‸$SYS/x}", "the gateway's own"),
     (COMMANDS + "from: {memory: {}}, to: a, qos: ‸3}", "must be at most 2"),
     (COMMANDS + "from: {memory: {}}, to: a, max_age: ‸10}", "has no unit"),
+    (
+        "version: 1\ncommands: {c: ‸{from: {zeromq: {connect: tcp://h:1}}, to: a, receipt: device}}",
+        "write 'receipt: stored'",
+    ),
     ("version: 1\ncommands: {c: ‸{from: {memory: {}}, to: a, qos: 0, receipt: device}}", "write 'qos: 1'"),
     ("version: 1\ncommands: {c: ‸{from: {memory: {}}, to: a, answer_timeout: 9s}}", "'receipt: device'"),
+    (COMMANDS + "from: {zeromq: ‸{}}, to: a}", "exactly one of 'bind'"),
+    (COMMANDS + "from: {zeromq: ‸{bind: tcp://127.0.0.1:1, window: 9}}, to: a}", "is 'prefetch' here"),
+    (COMMANDS + "from: {zeromq: ‸{bind: 'tcp://*:5557'}}, to: a}", "can be reached from outside"),
 ]  # fmt: skip
 
 

@@ -145,6 +145,7 @@ async def test_every_device_gets_its_commands_though_half_sleep_and_the_gateway_
     assert sorted(body for _, body in buried) == sorted(body for _, body in too_late)
 
 
+@pytest.mark.long
 async def test_a_link_that_breaks_again_and_again_loses_no_command(
     tmp_path: Path, rabbitmq: RabbitMQ, made: contextlib.AsyncExitStack
 ) -> None:

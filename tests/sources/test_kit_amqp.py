@@ -18,7 +18,7 @@ QUEUE, DEAD = "kit.commands", "kit.dead"
 class AmqpRig:
     """A queue with dead letters, behind a line that can be cut."""
 
-    can_bury = True
+    can_bury = can_reply = True
     routing_key = ""
 
     def __init__(self, server, kind):

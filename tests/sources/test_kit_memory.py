@@ -12,7 +12,7 @@ from bridge.sources.memory import MemorySource
 
 
 class MemoryRig:
-    can_bury = True
+    can_bury = can_reply = True
     routing_key = ""
 
     def __init__(self, kind=MemorySource):
