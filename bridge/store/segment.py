@@ -258,7 +258,7 @@ def _written(data: bytes, at: int, first: int, segment: Segment) -> int:
 
     `first` is the position of `data[0]`.
     """
-    written = max(at, len(data.rstrip(b"\0")))
+    written = at + len(data[at:].rstrip(b"\0"))  # of the tail alone: a copy of the whole would show in RSS
     earlier = segment.header.earlier
     if earlier is None or written == at:
         return written
