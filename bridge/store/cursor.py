@@ -129,6 +129,7 @@ class Cursor:
         self._path = path
         self._turn = 0
         self._latest = self._synced = -1  # which slots hold what must not be written over
+        self._forgotten = False  # whether a sync has failed, and what it was to write with it
         self.fd = files.open(path, create=True)
         try:
             data = files.read(self.fd, CURSOR_BYTES, 0)
@@ -177,8 +178,16 @@ class Cursor:
         self._files.sync_folder(os.path.dirname(self._path))
 
     def sync(self) -> None:
-        """Afterwards the saved position survives a power cut."""
+        """Afterwards the saved position survives a power cut.
+
+        What a sync that failed was to write the kernel has forgotten, and the next one would
+        succeed without it. So then it is written once more, to another slot.
+        """
+        if self._forgotten:
+            self.save(self.position)
+        self._forgotten = True
         self._files.sync(self.fd)
+        self._forgotten = False
         self.synced, self._synced = self.position, self._latest
 
     def close(self) -> None:

@@ -170,7 +170,7 @@ EVERY_CALL = {
     "fdatasync": range(1, 61),
     "fsync": range(1, 25),
     "rename,renameat,renameat2": range(1, 16),
-    "unlink,unlinkat": range(1, 12),
+    "unlink,unlinkat": range(1, 8),
     "fallocate": range(1, 8),
     "ftruncate": range(1, 4),
     "pwrite64": range(1, 61),

@@ -1,7 +1,9 @@
+import errno
 import itertools
 import os
 import struct
 import zlib
+from random import Random
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 from bridge.errors import StoreFailed
 from bridge.store.cursor import CURSOR_BYTES, NOTE_BYTES_MAX, Cursor, damaged_slots, read_slots
 from bridge.store.files import OS_FILES
+from tests.store.disk import HostileDisk
 
 SLOT = CURSOR_BYTES // 3
 
@@ -125,3 +128,26 @@ def test_a_newer_format_is_refused_and_nothing_is_touched(tmp_path):
     with pytest.raises(StoreFailed, match="nothing was touched"):
         Cursor(OS_FILES, str(path), "cloud")
     assert path.read_bytes() == before
+
+
+def test_given_a_sync_that_failed_then_the_next_one_writes_again_what_the_kernel_has_forgotten():
+    """A history on the hostile disk: everything delivered, a sync fails, a clean stop, and all came again."""
+    disk = HostileDisk()
+    for folder in ("/log", "/log/cursors"):
+        disk.add_folder(folder)
+        disk.sync_folder(os.path.dirname(folder))
+    cursor = Cursor(disk, "/log/cursors/cloud.cur", "cloud")
+    cursor.begin(5)
+    cursor.save(9, b"nine")
+
+    def fails_once(call: str) -> None:
+        disk.before = lambda call: None
+        raise OSError(errno.EIO, "injected")
+
+    disk.before = fails_once
+    with pytest.raises(OSError, match="injected"):
+        cursor.sync()
+    cursor.sync()
+    disk.power_cut(Random(1))
+    found = Cursor(disk, "/log/cursors/cloud.cur", "cloud")
+    assert (found.position, found.note) == (9, b"nine")
