@@ -31,6 +31,11 @@ _REASONS = {
     "bound_newest": "newest, the route was at its bound",
 }
 
+_UNDECIDED = {
+    "not_json": "filtered, the payload is not JSON",
+    "unknown": "filtered, what `where` asks for is missing or of another kind",
+}
+
 
 def show_status(web: str, as_json: bool) -> int:
     """Print the status of the gateway at `web`; return the exit code."""
@@ -180,10 +185,13 @@ def _commands(status: Status) -> Iterator[str]:
 
 
 def _lost(route: RouteStatus) -> str:
-    """Why messages were let go, in words; empty when none was."""
+    """Why messages were not sent, in words; empty where there is nothing to explain."""
     why = [f"{number:,} {_REASONS.get(reason, reason)}" for reason, number in route.dropped.items() if number]
     if route.damaged:
         why.append(f"{route.damaged:,} damaged on the disk")
+    why += [
+        f"{number:,} {_UNDECIDED.get(reason, reason)}" for reason, number in route.undecided.items() if number
+    ]
     return ", ".join(why)
 
 

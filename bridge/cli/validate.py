@@ -32,7 +32,7 @@ LIBRARIES: Final = {"amqp": ("pika", "amqp")}
 def validate_file(path: Path) -> int:
     """Print `ok` and a summary, or the mistakes on stderr; return the exit code."""
     try:
-        config = load(path)
+        config = load(path, trials=True)
         users, rules = load_access(config)
         for name, sink in config.sinks.items():
             _check_library(path, f"sinks.{name}", sink.kind)
@@ -61,6 +61,8 @@ def validate_file(path: Path) -> int:
     for name, command in config.commands.items():
         source = describe_source(command.from_.options, broker_of(config, command))
         print(f"  command   {name}: {source} -> {command.to}, receipt {command.receipt}")
+    if config.tests:
+        print(f"  tests     {_counted(config.tests, 'message')} tried, all as expected")
     print(f"  status    {config.web.listen if config.web else 'off'}")
     for warning in warnings(config) + users_warnings(users):
         print(f"  warning   {warning}")

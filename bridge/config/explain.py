@@ -18,8 +18,9 @@ from bridge.config.commands import check_commands
 from bridge.config.model import Config
 from bridge.config.parse import Document, Place, resolve
 from bridge.config.problem import ConfigProblems, Path, Problem, spell_path
-from bridge.config.routes import check_routes
+from bridge.config.routes import build_routes, check_routes
 from bridge.config.secrets import MASK, mask_line, mask_url
+from bridge.config.trials import run_trials
 from bridge.policy.spelling import did_you_mean
 from bridge.policy.units import format_duration, format_size, parse_duration, parse_size
 
@@ -49,8 +50,11 @@ class Report:
         self.schema: dict[str, Any] | None = None
         self.secrets = [(path, place) for path, place in document.places.items() if place.secret]
 
-    def validate(self) -> Config | None:
-        """Return the configuration, or None after adding a problem for everything that is wrong."""
+    def validate(self, *, trials: bool = False) -> Config | None:
+        """Return the configuration, or None after adding a problem for everything that is wrong.
+
+        With `trials` its `tests` are run too, where all the rest is right.
+        """
         data = self.document.data
         config, errors = _validate(data)
         if errors and self._resolve_filled_in(errors):
@@ -63,6 +67,9 @@ class Report:
                 self._add(path, text, at_key=at_key)
         for path, text, column in (*check_routes(data), *check_commands(data)):
             self._add(path, text, offset=column)
+        if trials and config is not None and not self.document.problems:
+            for path, text in run_trials(config.tests, build_routes(config)):
+                self._add(self._plain(path), text)
         return config
 
     def _resolve_filled_in(self, errors: list[ErrorDetails]) -> bool:
@@ -129,6 +136,8 @@ class Report:
         for step in loc:
             if isinstance(step, str) and step != "[key]" and isinstance(inner, list | str | int | float):
                 continue
+            if isinstance(step, int) and isinstance(inner, dict):
+                continue  # one thing that was written without a list
             path.append(step)
             try:
                 inner = inner[step]

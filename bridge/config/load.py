@@ -25,22 +25,31 @@ from bridge.config.secrets import expand
 __all__ = ["load", "loads", "read_text"]
 
 
-def load(path: Path | str | None, overrides: Mapping[str, Any] | None = None) -> Config:
+def load(
+    path: Path | str | None, overrides: Mapping[str, Any] | None = None, *, trials: bool = False
+) -> Config:
     """Read a configuration; None stands for the one that runs without a file.
 
-    `overrides` replace or add single values by their path: {"store.path": "/srv"}.
+    `overrides` replace or add single values by their path: {"store.path": "/srv"}. With
+    `trials` its `tests` are run, and one that fails is a mistake like any other.
     Raises ConfigError (a ConfigProblems) whose text lists every mistake.
     """
     if path is None:
         return _finish(Document("defaults", [], json.loads(json.dumps(DEFAULT)), {}, []), overrides)
-    config = loads(read_text(Path(path)), str(path), overrides)
+    config = loads(read_text(Path(path)), str(path), overrides, trials=trials)
     config.keep_folder(Path(path).parent, exposed=_is_exposed(path))
     return config
 
 
-def loads(text: str, name: str = "<text>", overrides: Mapping[str, Any] | None = None) -> Config:
+def loads(
+    text: str,
+    name: str = "<text>",
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    trials: bool = False,
+) -> Config:
     """Read a configuration from its text; `name` is what reports call it. Raises as `load` does."""
-    return _finish(parse(text, name, expand), overrides)
+    return _finish(parse(text, name, expand), overrides, trials=trials)
 
 
 def read_text(path: Path) -> str:
@@ -70,7 +79,7 @@ def _is_exposed(path: Path | str) -> bool:
         return False  # it was read a moment ago, and is gone: to nobody's harm
 
 
-def _finish(document: Document, overrides: Mapping[str, Any] | None) -> Config:
+def _finish(document: Document, overrides: Mapping[str, Any] | None, *, trials: bool = False) -> Config:
     config: Config | None = None
     # What is not YAML at all has no values worth judging.
     if document.data is not None or not document.problems:
@@ -79,7 +88,7 @@ def _finish(document: Document, overrides: Mapping[str, Any] | None) -> Config:
         _override(document, overrides or {})
         report = Report(document)
         if isinstance(document.data, dict):
-            config = report.validate()
+            config = report.validate(trials=trials)
         elif not document.problems:
             document.problem(1, 1, (), "must have keys and values, such as 'version: 1'")
     if document.problems or config is None:

@@ -35,6 +35,7 @@ from bridge.config.listeners import Listener
 from bridge.config.problem import Path as DocumentPath
 from bridge.config.route import Route
 from bridge.config.secrets import MASK, mask_url
+from bridge.config.trials import Trial
 from bridge.config.words import HostPort, Name, Section, split_host_port
 from bridge.policy.units import Duration, Size
 from bridge.sinks.options import OPTIONS, AmqpOptions, MemoryOptions, SinkOptions, ZeromqOptions
@@ -190,6 +191,9 @@ class Config(Section):
     sys: Annotated[Sys | None, BeforeValidator(_sys_or_off), Field(default_factory=Sys)]
     access: Annotated[Access, Field(default_factory=Access)]
     limits: Annotated[HouseLimits, Field(default_factory=HouseLimits)]
+    tests: Annotated[
+        list[Trial], Field(default_factory=list, description="messages to try the routes with, by `validate`")
+    ]
 
     _secrets: frozenset[DocumentPath] = PrivateAttr(default=frozenset())
     _folder: Path = PrivateAttr(default_factory=Path.cwd)

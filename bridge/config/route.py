@@ -16,11 +16,12 @@ from bridge.policy.batch import BatchLimits
 from bridge.policy.dress import EnvelopeKind, check_level_names
 from bridge.policy.pack import ZSTD_INSTALL, Compression, Format, has_zstd
 from bridge.policy.route import PRIORITY, WhenFull
+from bridge.policy.sieve import parse_sample
 from bridge.policy.units import Duration, Size
 from bridge.sinks.metadata import RESERVED
 from bridge.topic import TOPIC_BYTES_MAX, Pattern
 
-__all__ = ["Batch", "Fallback", "Route", "TopicFilters"]
+__all__ = ["Batch", "Deadband", "Fallback", "Route", "TopicFilters"]
 
 _BATCH: Final = BatchLimits()
 HEADERS_MAX: Final = 64
@@ -94,6 +95,19 @@ class Batch(Section):
     )
 
 
+def _check_sample(text: str | None) -> str | None:
+    if text is not None:
+        parse_sample(text)
+    return text
+
+
+class Deadband(Section):
+    """Only what has moved: a number by so much, since the last message of the topic that was sent."""
+
+    field: Annotated[str, Field(description="a number of the message, such as payload.t")]
+    delta: Annotated[float, Field(gt=0, allow_inf_nan=False, description="how much it has to move")]
+
+
 class Fallback(Section):
     """Another sink for the time in which the first is away."""
 
@@ -107,6 +121,17 @@ class Route(Section):
     from_: Annotated[TopicFilters, Field(alias="from", description="topic filters; {name} names a level")]
     to: Annotated[SinkNames, Field(description="a sink, or several: then each gets everything")]
     fallback: Fallback | None = None
+    where: Annotated[
+        str | None, Field(description="a condition on the message, such as payload.t > 20 and qos > 0")
+    ] = None
+    sample: Annotated[
+        str | None, AfterValidator(_check_sample), Field(description="a part of the messages, such as 1/10")
+    ] = None
+    deadband: Deadband | None = None
+    every: Annotated[
+        Duration | None,
+        Field(ge=0.1, le=86_400, description="of each topic and period the latest message only"),
+    ] = None
     address: Annotated[str, Field(description="queue, routing key or free text, as a template")] = "{topic}"
     headers: Annotated[
         dict[HeaderName, str],

@@ -7,7 +7,7 @@ before and independent of the model, so that one mistake elsewhere does not hide
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 from bridge.config.listeners import check_listeners
@@ -16,12 +16,15 @@ from bridge.config.problem import Path
 from bridge.config.words import is_loopback, split_host_port
 from bridge.policy.batch import BatchLimits
 from bridge.policy.dress import fields_of
+from bridge.policy.fields import Fields
 from bridge.policy.lanes import lane_names
 from bridge.policy.pack import Pack
 from bridge.policy.route import Route
+from bridge.policy.sieve import Deadband, parse_sample
 from bridge.policy.spelling import did_you_mean
 from bridge.policy.template import Template
 from bridge.policy.tokens import ExpressionError
+from bridge.policy.where import Condition
 from bridge.sinks.options import MemoryOptions
 from bridge.topic import TOPIC_BYTES_MAX, Pattern
 
@@ -41,6 +44,10 @@ def build_routes(config: Config, cursors: Collection[str] = ()) -> list[Route]:
             [Pattern.parse(text) for text in route.from_],
             sink,
             route.address,
+            where=route.where,
+            sample=None if route.sample is None else parse_sample(route.sample),
+            deadband=None if route.deadband is None else (route.deadband.field, route.deadband.delta),
+            every_s=route.every,
             headers=route.headers,
             body=route.body,
             envelope=route.envelope,
@@ -95,11 +102,21 @@ def _check_expressions(
     if isinstance(headers, dict):
         texts += [(("headers", name), text) for name, text in headers.items() if isinstance(name, str)]
     for key, text in texts:
-        if isinstance(text, str):
-            try:
-                Template.compile(text, fields)
-            except ExpressionError as wrong:
-                yield (*path, *key), str(wrong), wrong.column
+        yield from _compiled(Template.compile, (*path, *key), text, fields)
+    yield from _compiled(Condition.compile, (*path, "where"), route.get("where"), fields)
+    deadband = route.get("deadband")
+    if isinstance(deadband, dict):
+        yield from _compiled(Deadband.of, (*path, "deadband", "field"), deadband.get("field"), fields)
+
+
+def _compiled(
+    compiler: Callable[[str, Fields], object], path: Path, text: Any, fields: Fields
+) -> Iterator[tuple[Path, str, int]]:
+    if isinstance(text, str):
+        try:
+            compiler(text, fields)
+        except ExpressionError as wrong:
+            yield path, str(wrong), wrong.column
 
 
 def _check_sinks(

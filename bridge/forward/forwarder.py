@@ -35,6 +35,7 @@ from bridge.forward.keeper import Keeper
 from bridge.forward.letters import DeadLetter, Letters
 from bridge.forward.packing import Packer, sender
 from bridge.forward.parcel import pack_up, send_fit
+from bridge.forward.sifter import Sifter
 from bridge.forward.under_way import Sent, Skipped
 from bridge.policy.account import Account, Fate, Reason, decode_note
 from bridge.policy.batch import Batch
@@ -83,6 +84,7 @@ class Forwarder:
         self._id_prefix = f"{gateway}/{uplink.epoch:08x}/"
         self._position = self.cursor.position  # where to read on
         self._start = uplink.durable  # what lies before this was there at the start
+        self.sifter = Sifter(route, self.reader, self._position, self._clock)
         self._window = Window(self._position)
         self._in_flight: deque[Sent] = deque()
         self._batch: Batch[Entry] = Batch(route.batch)  # read and wanted, not yet sent
@@ -196,15 +198,14 @@ class Forwarder:
                     self._send()
                     continue
                 room = limits.bytes - batch.body_bytes
-                if entries := self.reader.read(position, limits.messages - len(batch), room):
+                if entries := self.sifter.read(position, limits.messages - len(batch), room, now_s):
                     scanned += len(entries)
                     self._take(entries, now_s)
                     continue
-                self._caught_up = True
-            if batch.due_s is None:
-                return None
+                self._caught_up = not self.sifter.holds
             if not batch.ready(now_s):
-                return batch.due_s - now_s
+                due_in_s = self.sifter.due_in_s(now_s), None if batch.due_s is None else batch.due_s - now_s
+                return min((each for each in due_in_s if each is not None), default=None)
             self._send()
         return None
 
@@ -224,6 +225,9 @@ class Forwarder:
                 else:
                     fresh.append(entry)
             wanted = fresh
+        wanted, filtered = self.sifter.sift(wanted, self._window.mark)
+        for entry in filtered:
+            self._skip(entry, "filtered")
         if wanted:
             self._batch.extend(wanted, wanted[-1].end - wanted[0].position, now_s)
 
@@ -274,8 +278,10 @@ class Forwarder:
         if due_in_s <= 0:
             await asyncio.sleep(0)
             return
+        # Not wait_for: before Python 3.12 it forgets that it was cancelled, if the news comes in that moment.
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._news.wait(), due_in_s)
+            async with asyncio.timeout(due_in_s):
+                await self._news.wait()
 
     async def _settle_first(self) -> None:
         """The oldest batch has come back. Raises SinkUnavailable if its link broke."""
@@ -398,6 +404,7 @@ class Forwarder:
         if self._counted is not None:
             self._counted = max(self._counted, end)
         self._position = max(self._position, end)
+        self.sifter.let_go(end)
         self._window.mark = max(self._window.mark, end)
         self._save()
 

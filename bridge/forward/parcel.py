@@ -51,7 +51,7 @@ def dressed(dress: Dress, message: Message, id: str, *, replayed: bool = False) 
     if lacks := dress.lacks(subject):
         why = ", because the payload is not JSON" if subject.is_not_json else ""
         return f"the address needs {lacks}, which this message does not have{why}"
-    address, headers = dress.address(message), dress.headers(subject)
+    address, headers = dress.address_of(subject), dress.headers(subject)
     if dress.envelope == "json":
         told = document(envelope(id, address, message, replayed=replayed, headers=headers))
         return Outgoing(id, address, message, replayed, headers, told, CONTENT_TYPE)

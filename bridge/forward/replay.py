@@ -19,6 +19,8 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+import msgspec
+
 from bridge.errors import SinkUnavailable
 from bridge.forward.clerk import Clerk
 from bridge.forward.forwarder import Forwarder
@@ -27,6 +29,7 @@ from bridge.forward.orders import Desk, Order, Outcome
 from bridge.forward.packing import Packer, sender
 from bridge.forward.parcel import pack_up, send_fit
 from bridge.policy.route import Route
+from bridge.policy.sieve import Sieve
 from bridge.policy.spelling import did_you_mean
 from bridge.sinks.metadata import rfc3339
 from bridge.store import Cursor, Entry, Log
@@ -93,6 +96,9 @@ class _Replay:
         self._log = uplink
         self._cursor = cursor
         self._id_prefix = id_prefix
+        # Whoever asks for history wants it whole: it is not thinned out by deadband and period.
+        rules = msgspec.structs.replace(route.rules, deadband=None, every_s=None)
+        self._sieve = Sieve(rules, route.dress.subject)
         self._batch: list[Entry] = []
         self._packer = None if route.pack is None else Packer(route.pack)
 
@@ -129,8 +135,10 @@ class _Replay:
 
     def _wants(self, entry: Entry) -> bool:
         message = entry.message
-        return self._order.since_ns <= message.received_ns < self._order.until_ns and self._route.wants(
-            message.topic
+        return (
+            self._order.since_ns <= message.received_ns < self._order.until_ns
+            and self._route.wants(message.topic)
+            and self._sieve.passes(entry)
         )
 
     async def _send(self) -> None:

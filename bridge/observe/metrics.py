@@ -165,6 +165,15 @@ def _routes(routes: dict[str, RouteStatus]) -> Iterator[Metric]:
             if not (state.counting and field in _COUNTED):
                 total.add_metric((route,), getattr(state, field))
         yield total
+    undecided = CounterMetricFamily(
+        "edgespool_route_undecided",
+        "What was filtered because the condition could not be told, and why; since the start.",
+        labels=("route", "reason"),
+    )
+    for route, state in routes.items():
+        for reason, count in state.undecided.items():
+            undecided.add_metric((route, reason), count)
+    yield undecided
     dropped = CounterMetricFamily(
         "edgespool_route_dropped",
         "What of these went, and why: the store was full or the route at its bound.",

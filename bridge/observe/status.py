@@ -89,6 +89,7 @@ class RouteStatus(msgspec.Struct, frozen=True):
     stored: int = 0  # of these on the disk and not settled
     filtered: int = 0  # not what the conditions of the route want
     damaged: int = 0  # stored, and not found again
+    undecided: dict[str, int] = {}  # of these since the start, by reason: not_json, unknown
     counting: bool = False  # the backlog of the start is still being counted
 
 

@@ -158,6 +158,7 @@ class View:
             refused=tally.refused,
             expired=tally.expired,
             filtered=tally.filtered,
+            undecided=forwarder.sifter.undecided,
             damaged=tally.damaged,
             lost=account.lost,
             dropped=account.dropped(),

@@ -114,10 +114,16 @@ class Dress:
 
     def address(self, message: Message) -> str:
         """Where at the sink this message goes. What it lacks is empty; `lacks` tells."""
-        topic = message.topic
+        if (known := self._addresses.get(message.topic)) is not None:
+            return known
+        return self.address_of(self.subject(message))
+
+    def address_of(self, subject: Subject) -> str:
+        """The same, where somebody has the subject already."""
+        topic = subject.message.topic
         if (known := self._addresses.get(topic)) is not None:
             return known
-        address = self._address.render(self.subject(message))
+        address = self._address.render(subject)
         if self._address.by_topic_only:
             _remember(self._addresses, topic, address)
         return address

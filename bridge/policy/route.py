@@ -14,6 +14,7 @@ from bridge.message import CLOCK_PLAUSIBLE_NS, Jumps, Message, age_ns
 from bridge.policy.batch import BatchLimits
 from bridge.policy.dress import Dress, EnvelopeKind, fields_of
 from bridge.policy.pack import Pack
+from bridge.policy.sieve import Deadband, Rules
 from bridge.policy.where import Condition
 from bridge.topic import Pattern
 
@@ -40,9 +41,9 @@ class Route:
         "pack",
         "patterns",
         "priority",
+        "rules",
         "sink",
         "when_full",
-        "where",
     )
 
     def __init__(
@@ -53,6 +54,9 @@ class Route:
         address: str = "{topic}",
         *,
         where: str | None = None,
+        sample: tuple[int, int] | None = None,
+        deadband: tuple[str, float] | None = None,
+        every_s: float | None = None,
         headers: Mapping[str, str] | None = None,
         body: str | None = None,
         envelope: EnvelopeKind = "none",
@@ -82,7 +86,13 @@ class Route:
         self._wanted: dict[str, bool] = {}
         self.pack = pack  # None: each message travels by itself
         self.dress = Dress(self.patterns, address, headers, body, envelope, gateway)
-        self.where = None if where is None else Condition.compile(where, fields_of(self.patterns))
+        fields = fields_of(self.patterns)
+        self.rules = Rules(
+            None if where is None else Condition.compile(where, fields),
+            sample,
+            None if deadband is None else Deadband.of(deadband[0], fields, deadband[1]),
+            every_s,
+        )
 
     def wants(self, topic: str) -> bool:
         """Whether messages with this topic go here. Depends on nothing else: decided once a topic."""

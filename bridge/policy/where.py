@@ -13,8 +13,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from bridge.policy.fields import BOOLEAN, Fields, Subject
+from bridge.policy.fields import ANY, BOOLEAN, Fields, Subject
 from bridge.policy.formula import build
+from bridge.policy.payload import MISSING, Missing
 from bridge.policy.syntax import parse
 from bridge.policy.tokens import ExpressionError
 
@@ -22,19 +23,13 @@ __all__ = ["Condition"]
 
 
 class Condition:
-    """A compiled condition. Made by `compile`; never changes but for what it counts.
+    """A compiled condition. Made by `compile`; never changes."""
 
-    `not_json` and `unknown` count, since the start, the messages for which it could not
-    be told: the payload is not JSON, or a field was missing or of another kind.
-    """
-
-    __slots__ = ("_value", "by_topic", "not_json", "text", "unknown")
+    __slots__ = ("_value", "by_topic", "text")
 
     def __init__(self, text: str, value: Callable[[Any], Any], by_topic: bool) -> None:
         self.text = text
         self.by_topic = by_topic  # messages of one topic are all taken or none is
-        self.not_json = 0
-        self.unknown = 0
         self._value = value
 
     @classmethod
@@ -42,23 +37,16 @@ class Condition:
         """Compile the text. Raises ExpressionError with a column."""
         tree = parse(text)
         formula = build(tree, fields)
-        if formula.kind not in (BOOLEAN, "any"):
+        if formula.kind not in (BOOLEAN, ANY):
             raise ExpressionError(
                 f"this is {formula.kind}, and a condition is true or false; write a comparison", tree.at
             )
         return cls(text, formula.value, formula.by_topic)
 
-    def holds(self, subject: Subject) -> bool:
-        """Whether the message is to be sent. Never raises."""
+    def holds(self, subject: Subject) -> bool | Missing:
+        """Whether the message is to be sent; MISSING when it cannot be told. Never raises."""
         value = self._value(subject)
-        if value is True:
-            return True
-        if value is not False:
-            if subject.is_not_json:
-                self.not_json += 1
-            else:
-                self.unknown += 1
-        return False
+        return value if value is True or value is False else MISSING
 
     def __repr__(self) -> str:
         return f"Condition({self.text!r})"

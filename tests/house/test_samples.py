@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import queue
 import random
 import shutil
@@ -41,6 +42,7 @@ ACCESS = "config/users-and-rules.yaml"
 TLS = "config/tls.yaml"
 CLUSTER = "config/rabbitmq-cluster.yaml"
 COMMANDS = "config/commands.yaml"
+CONDITIONS = "config/conditions.yaml"
 NOT_OURS = ["deploy/compose.yaml"]  # a file of docker's
 COUNT = 50
 
@@ -61,7 +63,18 @@ def test_no_sample_is_left_out() -> None:
     shipped = {
         str(path.relative_to(ROOT)) for name in ("config", "deploy") for path in (ROOT / name).glob("*.yaml")
     }
-    assert shipped == {*TO_ZEROMQ, *TO_RABBITMQ, PACKED, FAN_IN, ACCESS, TLS, CLUSTER, COMMANDS, *NOT_OURS}
+    assert shipped == {
+        *TO_ZEROMQ,
+        *TO_RABBITMQ,
+        PACKED,
+        FAN_IN,
+        ACCESS,
+        TLS,
+        CLUSTER,
+        COMMANDS,
+        CONDITIONS,
+        *NOT_OURS,
+    }
 
 
 @pytest.mark.parametrize("file", TO_ZEROMQ)
@@ -122,6 +135,51 @@ async def test_the_packed_sample_fills_its_queue_with_packs(tmp_path: Path, rabb
     assert len(taken) < COUNT
     told = [one for properties, body in taken for one in opened(properties, body)]
     assert [one.payload.decode() for one in told] == payloads
+
+
+def test_the_sample_with_conditions_sends_what_it_says_and_a_kill_does_not_lose_what_it_holds(
+    tmp_path: Path,
+) -> None:
+    gateway = Shipped(tmp_path / "gateway", ROOT / CONDITIONS)
+    assert gateway.endpoint is not None
+    far_end = FarEnd(tmp_path / "far", gateway.endpoint)
+    gateway.validate()
+    gateway.start()
+    far_end.start()
+    telemetry = "plant/a/7/telemetry"
+    values = [20.0, 20.1, 91.5, 91.7]
+    try:
+        payloads = [(telemetry, json.dumps({"t": value}), 1, False) for value in values]
+        others = [(f"plant/a/7/state/{number}", f"s{number}", 1, False) for number in range(200)]
+        multiple([*payloads, *others], "127.0.0.1", gateway.port)
+        deadline = time.monotonic() + 10
+        while len(far_end.received()) < 3 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        gateway.kill()  # with the value of the period still held
+        gateway.start()
+        deadline = time.monotonic() + 20
+        while gateway.status()["routes"]["trend"]["stored"] and time.monotonic() < deadline:
+            time.sleep(0.05)
+        routes = gateway.status()["routes"]
+        assert gateway.stop() == 0
+    finally:
+        gateway.kill()
+        far_end.kill()
+    received = {(one["id"], one["address"]): one for one in far_end.received()}.values()
+    hot = [one for one in received if one["address"] == "hot.a.7"]
+    assert [json.loads(one["payload"])["t"] for one in hot] == [91.5, 91.7]
+    assert {one["headers"]["unit"] for one in hot} == {"C"}
+    trend = [json.loads(one["payload"])["t"] for one in received if one["address"] == "trend.a.7"]
+    # Nearly always the four are in one period; after the kill the deadband knows no value before the first.
+    assert trend[-1] in (91.5, 91.7)
+    assert len(trend) <= 2
+    archive = [json.loads(one["payload"]) for one in received if one["address"] == "archive"]
+    assert 5 <= len(archive) <= 45
+    assert all(one["payload"] == f"s{one['topic'].rpartition('/')[2]}" for one in archive)
+    for name, count in [("hot", 4), ("trend", 4), ("archive", 204)]:
+        told = routes[name]
+        assert told["accepted"] == count
+        assert told["delivered"] + told["filtered"] == count
 
 
 def test_two_gateways_of_the_fan_in_sample_reach_one_receiver_each_in_order(tmp_path: Path) -> None:

@@ -61,6 +61,7 @@ STATUS = Status(
             accepted=13_260,
             stored=12_345,
             filtered=5,
+            undecided={"not_json": 3, "unknown": 1},
             damaged=1,
         ),
         "all": RouteStatus("lab", 0, 0, 0.0, 990, 0, 0, 0, accepted=990),

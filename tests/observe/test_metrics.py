@@ -58,6 +58,8 @@ EXPECTED = [
     ("edgespool_route_dropped_total", {"route": "telemetry", "reason": "bound_newest"}, 3),
     ("edgespool_route_accepted_total", {"route": "telemetry"}, 13_260),
     ("edgespool_route_filtered_total", {"route": "telemetry"}, 5),
+    ("edgespool_route_undecided_total", {"route": "telemetry", "reason": "not_json"}, 3),
+    ("edgespool_route_undecided_total", {"route": "telemetry", "reason": "unknown"}, 1),
     ("edgespool_route_damaged_total", {"route": "telemetry"}, 1),
     ("edgespool_route_backlog_messages", {"route": "all"}, 0),
     ("edgespool_dead_letters_messages", {}, 2),

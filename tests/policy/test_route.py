@@ -60,8 +60,8 @@ def test_a_level_cannot_be_named_like_a_word_of_the_language():
 
 def test_a_condition_may_use_the_levels_that_every_filter_has():
     both = route("a/{line}", "b/{line}/{machine}", where='line == "x"')
-    assert both.where.holds(both.dress.subject(message("a/x")))
-    assert not both.where.holds(both.dress.subject(message("b/y/1")))
+    assert both.rules.where.holds(both.dress.subject(message("a/x"))) is True
+    assert both.rules.where.holds(both.dress.subject(message("b/y/1"))) is False
     with pytest.raises(ExpressionError, match="unknown field 'machine'"):
         route("a/{line}", "b/{line}/{machine}", where='machine == "x"')
 
