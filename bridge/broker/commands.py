@@ -1,8 +1,10 @@
 """Commands from the cloud on their way to devices, and how it is found out what became of them.
 
 A command goes the way of every PUBLISH: to who subscribed, by way of memory or the
-downlink log, retained if it says so; but to no route, which would send it straight back
-to where it comes from. Two more things are different. It is never stored at the
+downlink log, retained if it says so; but no route sends it straight back to where it
+comes from. One that asks gets a record of it, under a topic of its own that no wildcard
+matches: so a command is known by its origin wherever a topic is. Two more things are
+different. It is never stored at the
 cost of others: where there is no room, whoever brings it keeps it. And each delivery of
 it is watched (`Session.watched`), so its end is told to the `Command`.
 
@@ -17,10 +19,20 @@ import heapq
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
 from bridge.errors import StoreError
 from bridge.message import Message
 from bridge.mqtt.delivery import NO_TOKEN, Ending, InFlight, Stage, expired
-from bridge.policy.command import DELIVERED, EXPIRED, REJECTED, UNDELIVERABLE, Command, Outcome
+from bridge.policy.command import (
+    COMMAND_TOPICS,
+    DELIVERED,
+    EXPIRED,
+    REJECTED,
+    UNDELIVERABLE,
+    Command,
+    Outcome,
+)
 from bridge.store import Entry
 
 if TYPE_CHECKING:
@@ -76,6 +88,11 @@ class Commands:
             return True
         if not self._committer.accepting or not broker.delivery.has_room(message):
             return False
+        record = msgspec.structs.replace(message, topic=COMMAND_TOPICS + message.topic)
+        audience = broker.inlet.decide(record.topic).audience
+        admitted = broker.inlet.admit(audience, record) if audience is not None else None
+        if audience is not None and admitted is None:
+            return False
         self._expect_answer(command)
         if message.retain:
             broker.retain(message)
@@ -83,6 +100,8 @@ class Commands:
         broker.delivery.distribute(message, decision, command=command)
         if command.left == 1:
             self._check_taken(command)
+        if admitted is not None and command.outcome == DELIVERED:
+            broker.inlet.send_up(admitted, record)
         return True
 
     def _check_taken(self, command: Command) -> None:

@@ -30,7 +30,7 @@ from bridge.mqtt.reason import ReasonCode
 from bridge.mqtt.session import Arrival
 from bridge.policy.access import ANONYMOUS, Identity
 from bridge.policy.account import Account, Reason, decode_tally
-from bridge.policy.command import ANSWER_TOPICS
+from bridge.policy.command import ANSWER_TOPICS, COMMAND_TOPICS
 from bridge.policy.route import Route
 from bridge.policy.subscriptions import Matches
 from bridge.store.note import Note
@@ -44,7 +44,7 @@ __all__ = ["Decision", "Inlet"]
 DECISIONS_MAX: Final = 20_000  # topics whose decision is kept; beyond, all are forgotten and made anew
 ENTRY_BYTES: Final = 64  # at most: header of a record, and what MessagePack adds to a message
 READ_BYTES: Final = 256 * 1024  # at most: what of a message came with the read before
-_RESERVED: Final = ("$SYS", "$share/")
+_RESERVED: Final = ("$SYS", "$share/", COMMAND_TOPICS)
 PROPERTIES_BYTES: Final = 256  # at most: the names of MQTT 5 properties beside their values
 
 
@@ -353,18 +353,25 @@ class Inlet:
         decision = self.decide(message.topic)
         audience = decision.audience
         if audience is not None:
-            amount = len(msgspec.msgpack.encode(message)) + ENTRY_BYTES
-            admitted = self._admit(audience, message, amount)
+            admitted = self.admit(audience, message)
             if admitted is None:
                 self.dropped += 1
             else:
-                if admitted.stores:
-                    self._uplink.append(message, encode(admitted.note(0)) if admitted.gone else b"")
-                run = admitted.queue(1, size_of(message))
-                self._committer.when_durable(partial(self._stored, run))
+                self.send_up(admitted, message)
         if message.retain:
             self._broker.retain(message, identity)
         self._broker.delivery.distribute(message, decision)
+
+    def admit(self, audience: Audience, message: Message) -> Audience | None:
+        """For whom there is room for a message of the house; None: for nobody, and it is to be kept back."""
+        return self._admit(audience, message, len(msgspec.msgpack.encode(message)) + ENTRY_BYTES)
+
+    def send_up(self, admitted: Audience, message: Message) -> None:
+        """Append a message for an audience that `admit` has just given, and count it with the commit."""
+        if admitted.stores:
+            self._uplink.append(message, encode(admitted.note(0)) if admitted.gone else b"")
+        run = admitted.queue(1, size_of(message))
+        self._committer.when_durable(partial(self._stored, run))
 
     def _stored(self, run: Run, error: StoreError | None) -> None:
         audience, messages, size = run

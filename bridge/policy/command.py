@@ -18,11 +18,22 @@ import msgspec
 
 from bridge.message import Message
 
-__all__ = ["ANSWER_TOPICS", "DELIVERED", "EXPIRED", "REJECTED", "UNDELIVERABLE", "Command", "Outcome"]
+__all__ = [
+    "ANSWER_TOPICS",
+    "COMMAND_TOPICS",
+    "DELIVERED",
+    "EXPIRED",
+    "REJECTED",
+    "UNDELIVERABLE",
+    "Command",
+    "Outcome",
+]
 
 Outcome: TypeAlias = Literal["stored", "delivered", "answered", "expired", "rejected", "undeliverable"]
 # Under which devices answer. No wildcard in the first level matches it [MQTT-4.7.2-1].
 ANSWER_TOPICS: Final = "$edgespool/answers/"
+# Before the topic of a command, for routes: one that wants commands back up asks for these.
+COMMAND_TOPICS: Final = "$edgespool/commands/"
 DELIVERED: Final = "delivered"
 EXPIRED: Final = "expired"  # the time was over before the device had it
 REJECTED: Final = "rejected"  # by the device, or by a bound of ours

@@ -212,15 +212,26 @@ async def test_a_failing_disk_accepts_nothing_and_the_order_is_kept(bare, cloud,
     await device.quiet()
 
 
-async def test_a_command_does_not_go_straight_back_up(bare, cloud):
-    cloud = await cloud()
+async def test_a_command_does_not_go_straight_back_up_unless_a_route_asks_for_it(bare, cloud):
+    routes = {
+        "all": {"from": ["#", "plant/#"], "to": "cloud"},
+        "record": {"from": "$edgespool/commands/plant/{machine}/set", "to": "echo", "address": "{machine}"},
+    }
+    sinks = {"cloud": {"memory": {}}, "echo": {"memory": {}}}
+    cloud = await cloud({"routes": routes, "sinks": sinks})
     device = await bare.connect("press-1")
     await device.subscribe("plant/press-1/set")
-    cloud.source.put(command(b"down"))
+    cloud.source.put(command(b"lost", "press-9"), command(b"down"))
     assert await device.receive(1) == [b"down"]
+    # Nobody but the gateway says that something was a command.
+    assert (await device.published("$edgespool/commands/plant/press-1/set", b"forged")).reason == 0x87
     await device.published("plant/press-1/set", b"up")
     await until(lambda: sink_of(bare.gateway).received)
     assert [one.message.payload for one in sink_of(bare.gateway).received] == [b"up"]
+    await until(lambda: sink_of(bare.gateway, "echo").received)
+    assert [(one.address, one.message.payload) for one in sink_of(bare.gateway, "echo").received] == [
+        ("press-1", b"down")
+    ]
 
 
 # ---- with a receipt from the device ------------------------------------------------
