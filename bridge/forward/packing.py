@@ -144,7 +144,7 @@ class Packer:
             first.address,
             # It has no topic, but the time of its first message, by which a consumer sees its age.
             Message("", b"", _QOS, received_ns=first.message.received_ns),
-            first.replayed,
+            all(batch[index].replayed for index in part.indexes),  # each of them says it for itself too
             (
                 (PACK, pack.format),
                 (PACK_COUNT, str(len(part.indexes))),

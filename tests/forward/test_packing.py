@@ -107,6 +107,14 @@ async def test_what_a_receiver_is_told_of_a_message_is_the_same_with_packs_and_w
     assert far.received[0].replayed
 
 
+async def test_a_pack_is_replayed_if_all_of_it_is_and_each_message_says_it_for_itself(far):
+    await packed(far, [outgoing(0, replayed=True), outgoing(1)])
+    await packed(far, [outgoing(0, replayed=True), outgoing(1, replayed=True)])
+    assert [each.replayed for each in far.received] == [False, True]
+    meta = {"id": "", "topic": "", "address": "", "headers": dict(far.received[0].headers)}
+    assert [one.meta.get("replayed") for one in unpacked(meta, far.received[0].payload)] == [True, None]
+
+
 async def test_each_address_has_its_own_packs_and_its_order(far):
     batch = [outgoing(n, address="abc"[n * n % 3]) for n in range(60)]
     await packed(far, batch)
