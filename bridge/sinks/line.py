@@ -3,7 +3,7 @@
 A large message on a line of 64 kbit is unconfirmed for longer than anybody waits for a
 far end that is healthy. It is told from a far end that confirms nothing by two numbers of
 TCP: how much was acknowledged (it rises) and how much still lies here (there is some).
-A heartbeat alone does not count as movement, because nothing lies here behind it.
+What a few heartbeats leave here for the time of a round trip does not count.
 
 Where the kernel does not say (another system, a Unix socket), nothing moves: then
 patience ends as it was configured.
@@ -24,6 +24,7 @@ __all__ = ["Movement"]
 _BYTES_ACKED_AT: Final = 120  # of struct tcp_info, since Linux 4.1
 _BYTES_ACKED: Final = Struct("=Q")
 _INT: Final = Struct("=i")
+_HEARTBEATS: Final = 1024  # bytes; one has 30 at most, and a few may be on their way at the same time
 
 
 class Movement:
@@ -41,7 +42,7 @@ class Movement:
             if counts is None:
                 continue
             acked, waiting = counts
-            moves = moves or (waiting > 0 and acked > before.get(fd, acked))
+            moves = moves or (waiting > _HEARTBEATS and acked > before.get(fd, acked))
             self._acked[fd] = acked
         return moves
 

@@ -67,6 +67,14 @@ def test_a_heartbeat_that_is_taken_at_once_is_no_movement(ends):
         assert not movement.look([ours.fileno()])
 
 
+def test_heartbeats_that_are_still_on_their_way_are_no_movement_either(monkeypatch):
+    """A look right behind a heartbeat once took it for a message, and patience never ended."""
+    counts = iter([(100, 0), (130, 30), (190, 60), (1000, 5000), (2000, 4000)])
+    monkeypatch.setattr("bridge.sinks.line._counts", lambda fd: next(counts))
+    movement = Movement()
+    assert [movement.look([1]) for _ in range(5)] == [False, False, False, True, True]
+
+
 def test_what_is_no_connection_or_is_gone_does_not_move(ends, tmp_path):
     ours, _ = ends
     left, right = socket.socketpair()
