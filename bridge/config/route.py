@@ -17,11 +17,11 @@ from bridge.policy.dress import EnvelopeKind, check_level_names
 from bridge.policy.pack import ZSTD_INSTALL, Compression, Format, has_zstd
 from bridge.policy.route import PRIORITY, WhenFull
 from bridge.policy.sieve import parse_sample
-from bridge.policy.units import Duration, Size
+from bridge.policy.units import ByteRate, Duration, Rate, Size
 from bridge.sinks.metadata import RESERVED
 from bridge.topic import TOPIC_BYTES_MAX, Pattern
 
-__all__ = ["Batch", "Deadband", "Fallback", "Route", "TopicFilters"]
+__all__ = ["Batch", "Drain", "Fallback", "Pace", "Route", "TopicFilters"]
 
 _BATCH: Final = BatchLimits()
 HEADERS_MAX: Final = 64
@@ -115,6 +115,25 @@ class Fallback(Section):
     after: Annotated[Duration, Field(ge=1, le=604_800, description="how long the first has to be away")]
 
 
+class Pace(Section):
+    """At most so much in a second, smoothly: no more than a tenth of it at once."""
+
+    rate: Annotated[Rate | None, Field(description="messages in a second, such as 500/s")] = None
+    bytes: Annotated[ByteRate | None, Field(description="bytes in a second, such as 64KiB/s")] = None
+
+
+class Drain(Pace):
+    """How a route goes through what has waited for more than 5 s: its order, and how fast."""
+
+    order: Annotated[
+        Literal["fifo", "live_first"],
+        Field(
+            description="live_first: what is new goes first, and the backlog behind it, marked as replayed"
+        ),
+    ] = "fifo"
+    live: Annotated[Pace, Field(default_factory=Pace, description="how fast what has not waited goes")]
+
+
 class Route(Section):
     """Which messages go to which sinks. Its name is also the name of its cursor on the disk."""
 
@@ -154,6 +173,7 @@ class Route(Section):
     compress: Annotated[
         Compression | None, AfterValidator(_check_compress), Field(description="how a pack is compressed")
     ] = None
+    drain: Annotated[Drain, Field(default_factory=Drain)]
     max_age: Annotated[Duration | None, Field(description="older messages are not sent any more")] = None
     max_messages: Annotated[
         int | None, Field(ge=1, description="messages that may wait for the sink; beyond, when_full decides")
@@ -165,8 +185,18 @@ class Route(Section):
         WhenFull, Field(description="when the store is full, or the route is at max_messages or max_bytes")
     ] = "refuse"
     priority: Annotated[
-        int, Field(ge=0, le=9, description="of routes that drop the oldest, the lowest gives way first")
+        int, Field(ge=0, le=9, description="the highest has a link and, in a full store, the room first")
     ] = PRIORITY
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Route:
+        rule = "every" if self.every is not None else "deadband" if self.deadband is not None else ""
+        if rule and self.drain.order == "live_first":
+            raise ValueError(
+                f"has {rule}, which needs messages in their order, and drain.order live_first, which changes "
+                "it; leave one out"
+            )
+        return self
 
     @model_validator(mode="after")
     def _one_body(self) -> Route:

@@ -13,11 +13,13 @@ from typing import Any
 from bridge.config.listeners import check_listeners
 from bridge.config.model import Config
 from bridge.config.problem import Path
+from bridge.config.route import Drain as DrainModel
 from bridge.config.words import is_loopback, split_host_port
 from bridge.policy.batch import BatchLimits
 from bridge.policy.dress import fields_of
 from bridge.policy.fields import Fields
 from bridge.policy.lanes import lane_names
+from bridge.policy.pace import Drain, PaceLimits
 from bridge.policy.pack import Pack
 from bridge.policy.route import Route
 from bridge.policy.sieve import Deadband, parse_sample
@@ -62,10 +64,19 @@ def build_routes(config: Config, cursors: Collection[str] = ()) -> list[Route]:
             priority=route.priority,
             fallback=None if route.fallback is None else (route.fallback.to, route.fallback.after),
             pack=None if route.pack == "none" else Pack(route.pack, route.compress),
+            drain=_drain(route.drain),
         )
         for name, route in config.routes.items()
         for lane, sink in zip(lane_names(name, route.to, cursors), route.to, strict=True)
     ]
+
+
+def _drain(drain: DrainModel) -> Drain:
+    return Drain(
+        live_first=drain.order == "live_first",
+        backlog=PaceLimits(drain.rate, drain.bytes),
+        live=PaceLimits(drain.live.rate, drain.live.bytes),
+    )
 
 
 def check_routes(data: Any) -> Iterator[tuple[Path, str, int]]:

@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable
 
 from bridge.forward.keeper import Keeper
+from bridge.policy.line import Line
 from bridge.sinks.base import Sink
 
 __all__ = ["Fallback"]
@@ -50,6 +51,11 @@ class Fallback:
     def sink(self) -> Sink:
         """The sink that has its turn."""
         return self._chosen.sink
+
+    @property
+    def line(self) -> Line:
+        """The line to that sink."""
+        return self._chosen.line
 
     @property
     def up(self) -> bool:

@@ -14,8 +14,10 @@ What has become of each message is in the route's Account, and is saved in one s
 the position (`bridge.policy.account`). A message counts when the cursor passes it, or
 what is read again after an outage would count twice.
 
-Nothing here differs between live traffic and a backlog: a caught-up reader
-waits at the end of the log, and that is all.
+In order, nothing here differs between live traffic and a backlog: a caught-up reader
+waits at the end of the log, and that is all. Under `live_first` what is new overtakes what
+has waited (`bridge.forward.strand`), and stretches beyond the cursor are settled before
+what lies in front of them (`bridge.policy.settled`).
 """
 
 from __future__ import annotations
@@ -35,20 +37,19 @@ from bridge.forward.keeper import Keeper
 from bridge.forward.letters import DeadLetter, Letters
 from bridge.forward.packing import Packer, sender
 from bridge.forward.parcel import pack_up, send_fit
-from bridge.forward.sifter import Sifter
-from bridge.forward.under_way import Sent, Skipped
-from bridge.policy.account import Account, Fate, Reason, decode_note
-from bridge.policy.batch import Batch
+from bridge.forward.reading import PLACES, Reading
+from bridge.forward.strand import Strand
+from bridge.forward.under_way import Sent
+from bridge.policy.account import Account, Reason, decode_note
 from bridge.policy.route import Route
 from bridge.sinks.base import Refusal
-from bridge.store import Committer, Entry, Log, Reader, Window
-from bridge.store.note import was_let_go
+from bridge.store import Committer, Entry, Log, Reader
 
 __all__ = ["Forwarder"]
 
 log = logging.getLogger(__name__)
 
-BATCHES_IN_FLIGHT: Final = 4
+BATCHES_IN_FLIGHT: Final = PLACES
 _SCAN_MESSAGES: Final = 1000
 _SCAN_BUDGET: Final = 2000  # entries read in one stretch; then others get their turn
 _SKIPPED_MAX: Final = 10_000  # entries not to be sent that are remembered behind a batch
@@ -75,23 +76,22 @@ class Forwarder:
         self.keeper = keeper
         self.reader = Reader(uplink, route.name)
         self.cursor = self.reader.cursor
-        self.account = Account(route, decode_note(self.cursor.note).tally)
+        note = decode_note(self.cursor.note)
+        self.account = Account(route, note.tally)
         self.account.give_way = self.give_way
         self._letters = letters
         self._packer = None if route.pack is None else Packer(route.pack)
         self._committer = committer
         self._clock = clock or Clock()
         self._id_prefix = f"{gateway}/{uplink.epoch:08x}/"
-        self._position = self.cursor.position  # where to read on
+        position = self.cursor.position
         self._start = uplink.durable  # what lies before this was there at the start
-        self.sifter = Sifter(route, self.reader, self._position, self._clock)
-        self._window = Window(self._position)
+        self.reading = Reading(route, self.reader, self.account, self._clock, note.stretches(position))
+        self.sifter = self.reading.sifter
         self._in_flight: deque[Sent] = deque()
-        self._batch: Batch[Entry] = Batch(route.batch)  # read and wanted, not yet sent
-        self._skipped: list[Skipped] = []  # read and not to be sent, and not yet passed by the cursor
         self._caught_up = False  # whether the last look found nothing more
         # How far `count_backlog` has got; None when it is done.
-        self._counted = self._position if self._position < self._start else None
+        self._counted = position if position < self._start else None
         self.account.counting = self._counted is not None
         self._stopping = False
         self._news = asyncio.Event()
@@ -101,20 +101,15 @@ class Forwarder:
 
     def oldest_ns(self) -> int:
         """When the oldest message of the backlog arrived; 0 when there is none."""
-        if self._in_flight:
-            return self._in_flight[0].entries[0].message.received_ns
-        if self._batch:
-            return self._batch.entries[0].message.received_ns
-        for entry in self.reader.read(max(self._position, self.cursor.position), _SCAN_MESSAGES):
-            if self._wants(entry):
-                return entry.message.received_ns
-        return 0
-
-    def _wants(self, entry: Entry) -> bool:
-        """Whether the route wants this message and has not let it go at the door."""
-        if not self.route.wants(entry.message.topic):
-            return False
-        return not (entry.note and was_let_go(entry.note, self.route.name))
+        reading = self.reading
+        first = [sent.entries[0] for sent in self._in_flight if sent.entries]
+        first += reading.main.batch.entries[:1]
+        oldest = min(first, key=lambda entry: entry.position, default=None)
+        if oldest is None or oldest.position > reading.position:
+            for entry in self.reader.read(reading.position, _SCAN_MESSAGES):
+                if reading.wants(entry) and reading.is_open(entry):
+                    return entry.message.received_ns
+        return 0 if oldest is None else oldest.message.received_ns
 
     async def count_backlog(self) -> None:
         """Count what was waiting at the start; a stretch at a time, beside the real work.
@@ -135,8 +130,8 @@ class Forwarder:
 
     def _count(self, entries: Iterable[Entry]) -> None:
         for entry in entries:
-            if self.route.wants(entry.message.topic):
-                self.account.found(entry.message, let_go=not self._wants(entry))
+            if self.route.wants(entry.message.topic) and self.reading.is_open(entry):
+                self.account.found(entry.message, let_go=not self.reading.wants(entry))
 
     # ---- motion --------------------------------------------------------------------
 
@@ -166,105 +161,81 @@ class Forwarder:
             if self._in_flight and self._in_flight[0].task.done():
                 await self._settle_first()
                 continue
-            if not self._in_flight and not self._batch:
-                self._window.mark = max(self._window.mark, self._position)
-                self._skipped = self._pass_skipped(self._skipped, self._position)
+            if not self._in_flight and self.reading.is_empty:
+                self.reading.close()
                 if self._caught_up and self._counted is None and (missing := self.account.caught_up()):
                     log.warning("messages missing route=%s count=%d", self.route.name, missing)
                 self._save()
             await self._wait(due_in_s)
 
     def _fill(self) -> float | None:
-        """Read and send what may be sent now; return in how many seconds a started batch is due."""
-        batch, limits = self._batch, self.route.batch
-        now_s = time.monotonic()
-        scanned = 0
+        """Read and send what may be sent now; return in how many seconds there is more to do."""
         self._caught_up = False
         if self.keeper.leaving:
             return None
-        while len(self._in_flight) < BATCHES_IN_FLIGHT and not self._stopping:
-            if not batch.full:
+        now_s = time.monotonic()
+        turns = self.reading.turns(self.keeper.line.places(self.route.priority, PLACES))
+        due_in_s = [self._fill_from(strand, places, now_s) for strand, places in turns]
+        self._tell_line()
+        return min((each for each in due_in_s if each is not None), default=None)
+
+    def _tell_line(self) -> None:
+        full = len(self._in_flight) >= PLACES
+        self.keeper.line.tell(self.route.name, self.route.priority, full=full)
+
+    def _fill_from(self, strand: Strand, places: int, now_s: float) -> float | None:
+        reading, batch = self.reading, strand.batch
+        most, bytes_max = reading.most(strand), self.route.batch.bytes
+        scanned = 0
+        while len(self._in_flight) < places and not self._stopping:
+            if not batch.full and len(batch) < most:
                 if scanned >= _SCAN_BUDGET:
                     # A route that wants little reads much, and the loop is not its own.
                     if batch.ready(now_s):
-                        self._send()
+                        self._send(strand, now_s)
                     return 0.0
-                position = max(self._position, self.cursor.position)
+                position = max(strand.position, self.cursor.position)
                 if self._counted is not None and self._counted <= position < self._start:
                     return 0.0
-                if len(self._skipped) >= _SKIPPED_MAX and (batch or self._in_flight):
+                if len(strand.skipped) >= _SKIPPED_MAX and (batch or self._in_flight):
                     if self._in_flight:
                         return None
-                    self._send()
+                    if wait_s := self._send(strand, now_s):
+                        return wait_s
                     continue
-                room = limits.bytes - batch.body_bytes
-                if entries := self.sifter.read(position, limits.messages - len(batch), room, now_s):
+                if entries := reading.read(strand, most - len(batch), bytes_max - batch.body_bytes, now_s):
                     scanned += len(entries)
-                    self._take(entries, now_s)
+                    reading.take(strand, entries, now_s)
                     continue
-                self._caught_up = not self.sifter.holds
-            if not batch.ready(now_s):
-                due_in_s = self.sifter.due_in_s(now_s), None if batch.due_s is None else batch.due_s - now_s
+                if reading.is_behind(strand) and not batch:
+                    reading.join()
+                    return 0.0
+                self._caught_up = reading.live is None and not reading.sifter.holds
+            if not (batch.ready(now_s) or len(batch) >= most):
+                due_s = None if batch.due_s is None else batch.due_s - now_s
+                due_in_s = reading.sifter.due_in_s(now_s), due_s
                 return min((each for each in due_in_s if each is not None), default=None)
-            self._send()
+            if wait_s := self._send(strand, now_s):
+                return wait_s
+            if reading.is_behind(strand):
+                return 0.0  # what is new has the next turn
         return None
 
-    def _take(self, entries: list[Entry], now_s: float) -> None:
-        """Add to the batch what the route wants of these."""
-        wants = self.route.wants
-        wanted = [entry for entry in entries if wants(entry.message.topic)]
-        self._position = entries[-1].end
-        if any(entry.note for entry in wanted):
-            wanted = [entry for entry in wanted if not self._was_let_go(entry)]
-        if self.route.max_age_s is not None or any(entry.message.properties for entry in wanted):
-            now_ns, jumps = self._clock.now_ns(), self._clock.jumps
-            fresh = []
-            for entry in wanted:
-                if self.route.expired(entry.message, now_ns, jumps):
-                    self._skip(entry, "expired")
-                else:
-                    fresh.append(entry)
-            wanted = fresh
-        wanted, filtered = self.sifter.sift(wanted, self._window.mark)
-        for entry in filtered:
-            self._skip(entry, "filtered")
-        if wanted:
-            self._batch.extend(wanted, wanted[-1].end - wanted[0].position, now_s)
-
-    def _was_let_go(self, entry: Entry) -> bool:
-        """Whether this message was let go at the door; if so it counts when the cursor has passed it."""
-        let_go = bool(entry.note) and was_let_go(entry.note, self.route.name)
-        if let_go:
-            self._skip(entry, None)
-        return let_go
-
-    def _skip(self, entry: Entry, fate: Fate | None) -> None:
-        self._skipped.append(Skipped(entry.position, fate, self.account.size(entry.message)))
-
-    def _pass_skipped(self, skipped: list[Skipped], end: int) -> list[Skipped]:
-        """Count what lies before `end`, which the cursor is about to pass; return the rest."""
-        if not skipped:
-            return skipped
-        for one in skipped:
-            if one.position < end:
-                if one.fate is None:
-                    self.account.passed_noted(1)
-                else:
-                    self.account.passed(one.fate, 1, one.size)
-        return [one for one in skipped if one.position >= end]
-
-    def _send(self) -> None:
-        entries = self._batch.take()
-        fit, unfit = pack_up(self.route.dress, entries, self._id_prefix)
+    def _send(self, strand: Strand, now_s: float) -> float:
+        """Send what the pace allows of a batch; when that is nothing, return in how many seconds."""
+        count, wait_s = self.reading.cut(strand, now_s)
+        if not count:
+            return wait_s
+        is_behind = self.reading.is_behind(strand)
+        entries, skipped, begin, end = strand.cut(count)
+        fit, unfit = pack_up(self.route.dress, entries, self._id_prefix, replayed=is_behind)
         send = sender(self._packer, self.keeper.sink.send_batch)
         # Tasks begin in the order of their making, so batches take their place in
         # the sink's line in the order of the log.
         task = asyncio.create_task(send_fit(send, fit, unfit) if unfit else send(fit))
         task.add_done_callback(self._sent)
-        sent = Sent(entries, self._skipped, task)
-        self._skipped = []
-        self._window.hand_out(sent.key, self._position)
-        self._in_flight.append(sent)
+        self._in_flight.append(Sent(entries, skipped, begin, end, task, now_s if is_behind else None))
+        return 0.0
 
     def _sent(self, task: asyncio.Task[list[Refusal]]) -> None:
         self._news.set()
@@ -294,20 +265,24 @@ class Forwarder:
         if refusals:
             await self._bury(sent.entries, refusals)
         self._in_flight.popleft()
-        self._window.settle(sent.key)
-        self._confirm(sent, len(sent.entries), len(refusals))
-        self._pass_skipped(sent.skipped, self._window.mark)
+        self._confirm(sent, len(sent.entries), len(refusals), sent.end)
+        if sent.sent_s is not None:
+            self.reading.took(time.monotonic() - sent.sent_s)
         self.keeper.confirmed()
         self._save()
 
-    def _confirm(self, sent: Sent, count: int, refused: int = 0) -> None:
-        """Count the first messages of a batch as the far end's, but for those that it refused."""
+    def _confirm(self, sent: Sent, count: int, refused: int, end: int) -> None:
+        """Settle a batch up to `end`: its first messages are the far end's, but for those that it refused."""
         entries, gone = sent.confirm(count)
         account = self.account
         if gone:
             account.leave(-gone, -self._size(entries[:gone]))
         account.passed("refused", refused, 0)
         account.passed("delivered", count - refused, self._size(entries))
+        fates = self.reading.passed(sent.cut_skipped(end))
+        fates.update(delivered=count - refused, refused=refused)
+        self.reading.settled.add(sent.begin, end, fates)
+        sent.begin = end
 
     def _size(self, entries: Iterable[Entry]) -> int:
         account = self.account
@@ -316,9 +291,7 @@ class Forwarder:
     def _settle_part(self, sent: Sent, confirmed: int) -> None:
         """The link broke, but the far end owns the first messages of its oldest batch: not those again."""
         if confirmed:
-            self._window.mark = max(self._window.mark, sent.entries[confirmed - 1].end)
-            self._confirm(sent, confirmed)
-            sent.skipped = self._pass_skipped(sent.skipped, self._window.mark)
+            self._confirm(sent, confirmed, 0, sent.entries[confirmed - 1].end)
             self.keeper.confirmed()
             self._save()
 
@@ -356,10 +329,8 @@ class Forwarder:
                 self.account.leave(-1, -size)
                 self.account.passed(reason, 1, size)
         self._in_flight.clear()
-        self._batch.take()
-        self._skipped = []
-        self._window = Window(max(self._window.mark, self.cursor.position))
-        self._position = self._window.mark
+        self._tell_line()
+        self.reading.take_back()
         self._save()
 
     def _save(self) -> None:
@@ -367,7 +338,9 @@ class Forwarder:
         leaving: Mapping[Reason, int] = {}
         if self.account.leaving:
             leaving = Counter(reason for sent in self._in_flight for reason in sent.gone)
-        position, note = max(self._window.mark, self.cursor.position), self.account.note(leaving)
+        stretches, not_saved = self.reading.settled.saved()
+        position = max(self.reading.settled.mark, self.cursor.position)
+        note = self.account.note(leaving, stretches, not_saved, position)
         if position > self.cursor.position or note != self.cursor.note:
             self.reader.save(position, note)
 
@@ -382,30 +355,25 @@ class Forwarder:
         for sent in self._in_flight:
             if gone := sent.let_go(end, reason):
                 account.leave(len(gone), self._size(gone))
-            sent.skipped = self._pass_skipped(sent.skipped, end)
-        started = self._batch.take()
-        kept = [entry for entry in started if entry.position >= end]
-        if kept:
-            self._batch.extend(kept, kept[-1].end - kept[0].position, time.monotonic())
-        gone = started[: len(started) - len(kept)]
-        account.passed(reason, len(gone), self._size(gone))
-        self._skipped = self._pass_skipped(self._skipped, end)
-        position = max(self._position, self.cursor.position)
+            self.reading.passed(sent.cut_skipped(end))
+        position = self.reading.position
         while position < end and (entries := self.reader.read(position, _SCAN_MESSAGES)):
             position = entries[-1].end
-            gone = [entry for entry in entries if entry.position < end]
+            gone = [entry for entry in entries if entry.position < end and self.reading.is_open(entry)]
             if self._counted is not None:
                 counted = self._counted
                 self._count(entry for entry in gone if counted <= entry.position < self._start)
-            wanted = [entry for entry in gone if self._wants(entry)]
+            wanted = [entry for entry in gone if self.reading.wants(entry)]
             account.passed(reason, len(wanted), self._size(wanted))
             noted = sum(self.route.wants(entry.message.topic) for entry in gone) - len(wanted)
             account.passed_noted(noted)
+        for strand in self.reading.strands:
+            gone, skipped = strand.forget_before(end, time.monotonic())
+            account.passed(reason, len(gone), self._size(gone))
+            self.reading.passed(skipped)
         if self._counted is not None:
             self._counted = max(self._counted, end)
-        self._position = max(self._position, end)
-        self.sifter.let_go(end)
-        self._window.mark = max(self._window.mark, end)
+        self.reading.let_go(end)
         self._save()
 
     def give_way(self, messages: int, size: int) -> None:
@@ -416,16 +384,19 @@ class Forwarder:
                 break
             messages, size, end = messages - 1, size - self.account.size(entry.message), entry.end
         else:
-            end = max(end, self._position)  # what is left was read, and is not to be sent anyway
+            end = max(end, self.reading.main.position)  # what is left was read, and is not to be sent anyway
         if end:
             self.let_go(end, "bound_oldest")
 
     def _oldest(self, messages: int) -> Iterator[Entry]:
         """What could still be let go, the oldest first; about so many are asked for."""
         for sent in self._in_flight:
-            yield from sent.entries[len(sent.gone) :]
-        yield from self._batch.entries
-        position, count = max(self._position, self.cursor.position), min(max(messages, 1), _SCAN_MESSAGES)
+            if self.reading.live is None or sent.begin < self.reading.split:
+                yield from sent.entries[len(sent.gone) :]
+        yield from self.reading.main.batch.entries
+        position, count = self.reading.position, min(max(messages, 1), _SCAN_MESSAGES)
         while entries := self.reader.read(position, count, _GIVE_BYTES):
             position, count = entries[-1].end, min(2 * count, _SCAN_MESSAGES)
-            yield from (entry for entry in entries if self._wants(entry))
+            yield from (
+                entry for entry in entries if self.reading.wants(entry) and self.reading.is_open(entry)
+            )

@@ -26,6 +26,7 @@ from typing import Literal
 
 from bridge.errors import ConfigError, SinkUnavailable
 from bridge.policy.backoff import delay
+from bridge.policy.line import Line
 from bridge.sinks.base import Sink
 
 __all__ = ["Keeper", "State"]
@@ -55,6 +56,7 @@ class Keeper:
         self.stalls = 0
         self.since_ns, self.since_s = time.time_ns(), time.monotonic()
         self.leaving = False
+        self.line = Line()  # of all the routes that point here
         self.turn = 0
         self._reason = _NEW
         self._attempt = 0

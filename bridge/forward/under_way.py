@@ -28,12 +28,24 @@ class Skipped(NamedTuple):
 
 
 class Sent:
-    """One batch under way. `gone` says of its first messages why they were let go meanwhile."""
+    """One batch under way, which covers the log from `begin` on to before `end`.
+
+    `gone` says of its first messages why they were let go meanwhile. `sent_s` is when it
+    was sent, where that is of interest.
+    """
 
     def __init__(
-        self, entries: list[Entry], skipped: list[Skipped], task: asyncio.Task[list[Refusal]]
+        self,
+        entries: list[Entry],
+        skipped: list[Skipped],
+        begin: int,
+        end: int,
+        task: asyncio.Task[list[Refusal]],
+        sent_s: float | None = None,
     ) -> None:
-        self.key = entries[0].position
+        self.begin = begin
+        self.end = end
+        self.sent_s = sent_s
         self.entries = entries
         self.skipped = skipped
         self.task = task
@@ -52,3 +64,9 @@ class Sent:
         gone = len(self.gone[:count])
         self.gone = self.gone[count:]
         return confirmed, gone
+
+    def cut_skipped(self, end: int) -> list[Skipped]:
+        """Take out what lies before `end` and was not sent."""
+        skipped = self.skipped
+        self.skipped = [one for one in skipped if one.position >= end]
+        return [one for one in skipped if one.position < end] if self.skipped else skipped

@@ -19,8 +19,10 @@ found of it at a start.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Final, Literal
+from collections.abc import Callable, Iterable, Mapping
+from itertools import accumulate, chain, pairwise
+from types import MappingProxyType
+from typing import Final, Literal, cast
 
 import msgspec
 
@@ -32,6 +34,7 @@ __all__ = ["REASONS", "Account", "Fate", "Reason", "Tally", "decode_note", "deco
 Reason = Literal["full_oldest", "full_newest", "bound_oldest", "bound_newest"]
 Fate = Literal["delivered", "refused", "expired", "filtered", "damaged"] | Reason
 REASONS: Final[tuple[Reason, ...]] = ("full_oldest", "full_newest", "bound_oldest", "bound_newest")
+_NOTHING: Final[Mapping[str, int]] = MappingProxyType({})
 _MORE: Final = 128  # one part of a bound in this many is let go at once, for each time costs a save
 _MORE_MAX: Final = 1000  # messages
 
@@ -63,6 +66,12 @@ class CursorNote(msgspec.Struct, omit_defaults=True):
     """What stands beside a route's position in its cursor; names that are not known are passed over."""
 
     tally: Tally = msgspec.field(default_factory=Tally)
+    ahead: list[int] = []  # settled beyond the position: from there to a begin, from it to its end, and so on
+
+    def stretches(self, position: int) -> list[tuple[int, int]]:
+        """Where the settled stretches beyond `position` begin and end."""
+        places = list(accumulate(self.ahead, initial=position))[1:]
+        return list(zip(places[::2], places[1::2], strict=False))
 
 
 encode: Final = msgspec.msgpack.Encoder().encode
@@ -288,11 +297,24 @@ class Account:
         self.stored = self.stored_bytes = self.noted = 0
         return max(0, missing)
 
-    def note(self, leaving: Mapping[Reason, int]) -> bytes:
-        """What to save beside the position; `leaving` is what is under way and let go, by reason."""
+    def note(
+        self,
+        leaving: Mapping[Reason, int],
+        stretches: Iterable[tuple[int, int]] = (),
+        not_saved: Mapping[str, int] = _NOTHING,
+        position: int = 0,
+    ) -> bytes:
+        """What to save beside the position; `leaving` is what is under way and let go, by reason.
+
+        `stretches` beyond `position` are settled. `not_saved` is what became of messages in
+        others, for which there is no room: they will be found again at a start.
+        """
         tally = self.tally
-        if leaving:
+        if leaving or not_saved:
             tally = msgspec.structs.replace(tally)
             for reason, count in leaving.items():
                 tally.add(reason, count)
-        return encode(CursorNote(tally))
+            for fate, count in not_saved.items():
+                tally.add(cast(Fate, fate), -count)
+        places = [position, *chain.from_iterable(stretches)]
+        return encode(CursorNote(tally, [end - begin for begin, end in pairwise(places)]))

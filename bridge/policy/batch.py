@@ -77,3 +77,11 @@ class Batch(Generic[T]):
         self.body_bytes = 0
         self._due_s = None
         return entries
+
+    def take_some(self, count: int, size: int) -> list[T]:
+        """Return the first `count` entries, `size` bytes in all; what stays is due as it was."""
+        if count >= len(self._entries):
+            return self.take()
+        entries, self._entries = self._entries[:count], self._entries[count:]
+        self.body_bytes -= size
+        return entries

@@ -13,6 +13,7 @@ from typing import Final, Literal
 from bridge.message import CLOCK_PLAUSIBLE_NS, Jumps, Message, age_ns
 from bridge.policy.batch import BatchLimits
 from bridge.policy.dress import Dress, EnvelopeKind, fields_of
+from bridge.policy.pace import Drain
 from bridge.policy.pack import Pack
 from bridge.policy.sieve import Deadband, Rules
 from bridge.policy.where import Condition
@@ -31,6 +32,7 @@ class Route:
     __slots__ = (
         "_wanted",
         "batch",
+        "drain",
         "dress",
         "fallback",
         "gateway",
@@ -69,6 +71,7 @@ class Route:
         priority: int = PRIORITY,
         fallback: tuple[str, float] | None = None,
         pack: Pack | None = None,
+        drain: Drain | None = None,
     ) -> None:
         """Raises ExpressionError, and ValueError as `fields_of` does."""
         assert patterns, "a route without a filter takes nothing"
@@ -82,6 +85,7 @@ class Route:
         self.max_bytes = max_bytes  # of topics and payloads
         self.when_full: WhenFull = when_full
         self.priority = priority  # of those that drop the oldest, the lowest gives way first
+        self.drain = drain or Drain()
         self.fallback = fallback  # a second sink, and after how many seconds without the first
         self._wanted: dict[str, bool] = {}
         self.pack = pack  # None: each message travels by itself

@@ -1,8 +1,9 @@
-"""Times and sizes as people write them: `200ms`, `7d`, `256KiB`, `2GB`.
+"""Times, sizes and rates as people write them: `200ms`, `7d`, `256KiB`, `2GB`, `500/s`, `64KiB/s`.
 
 A number without a unit is refused, because whoever reads `wait: 200` later has to
-guess. Inside the program a duration is a float of seconds and a size an int of
-bytes; `Duration` and `Size` are the same two as fields of a pydantic model.
+guess. Inside the program a duration is a float of seconds, a size an int of bytes and a
+rate a float of messages or an int of bytes in a second; `Duration`, `Size`, `Rate` and
+`ByteRate` are the same as fields of a pydantic model.
 """
 
 from __future__ import annotations
@@ -13,7 +14,20 @@ from typing import Annotated, Final
 
 from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
 
-__all__ = ["Duration", "Size", "format_duration", "format_size", "parse_duration", "parse_size"]
+__all__ = [
+    "ByteRate",
+    "Duration",
+    "Rate",
+    "Size",
+    "format_byte_rate",
+    "format_duration",
+    "format_rate",
+    "format_size",
+    "parse_byte_rate",
+    "parse_duration",
+    "parse_rate",
+    "parse_size",
+]
 
 _SECONDS: Final = {
     "ms": Decimal("0.001"),
@@ -45,6 +59,8 @@ _SIZE_SLIPS: Final = {"k": "KiB", "ki": "KiB", "m": "MiB", "mi": "MiB", "g": "Gi
 
 # Sixteen digits are 300 million years in seconds and nine petabytes: more is a slip of the finger, and
 # a bound keeps hostile text from costing time.
+_NUMBER: Final = re.compile(r"[0-9]{1,16}(?:\.[0-9]{1,9})?\Z")
+_RATE_MIN: Final = 1 / 3600
 _SPELLED: Final = re.compile(r"([0-9]{1,16}(?:\.[0-9]{1,9})?)([A-Za-z]{0,12})\Z")
 
 
@@ -65,6 +81,57 @@ def parse_size(text: object) -> int:
     if size != size.to_integral_value():
         raise ValueError(f"'{text}' is not a whole number of bytes")
     return int(size)
+
+
+def parse_rate(text: object) -> float:
+    """Return the messages in a second that `500/s` or `0.5/s` stands for, at least one in an hour.
+
+    Raises ValueError that says what to write instead.
+    """
+    number = _before_per_second(text, "500/s")
+    if not _NUMBER.match(number):
+        raise ValueError(f"{str(text)[:40]!r} is not a rate of messages; write '500/s' or '0.5/s'")
+    if (rate := float(number)) < _RATE_MIN:
+        raise ValueError(
+            f"{str(text)[:40]!r} is slower than one message in an hour; write at least '0.001/s'"
+        )
+    return rate
+
+
+def parse_byte_rate(text: object) -> int:
+    """Return the bytes in a second that `64KiB/s` stands for.
+
+    Raises ValueError that says what to write instead.
+    """
+    number = _before_per_second(text, "64KiB/s")
+    try:
+        rate = parse_size(number)
+    except ValueError:
+        raise ValueError(f"{str(text)[:40]!r} is not a rate of bytes; write '64KiB/s' or '8kB/s'") from None
+    if not rate:
+        raise ValueError(f"{str(text)[:40]!r} would never send anything; write '64KiB/s' or '8kB/s'")
+    return rate
+
+
+def _before_per_second(text: object, example: str) -> str:
+    if isinstance(text, bool) or not isinstance(text, str | int | float):
+        raise ValueError(f"must be a rate such as '{example}'")
+    number, slash, unit = str(text)[:80].partition("/")
+    if not slash:
+        raise ValueError(f"{number[:40]!r} has no '/s' for 'in a second'; write '{number[:40]}/s'")
+    if unit != "s":
+        raise ValueError(f"{str(text)[:40]!r}: rates are in a second; write '{number[:40]}/s'")
+    return number
+
+
+def format_rate(rate: float) -> str:
+    """Spell messages in a second; `parse_rate` gives the same float back."""
+    return f"{Decimal(repr(float(rate))).normalize():f}/s"
+
+
+def format_byte_rate(rate: int) -> str:
+    """Spell bytes in a second; `parse_byte_rate` gives the same int back."""
+    return f"{format_size(rate)}/s"
 
 
 def format_duration(seconds: float) -> str:
@@ -131,3 +198,25 @@ Size = Annotated[
     ),
 ]
 """Bytes, written with their unit: `512B`, `256KiB`, `2GiB`, `10MB`."""
+
+Rate = Annotated[
+    float,
+    BeforeValidator(parse_rate),
+    PlainSerializer(format_rate, when_used="json"),
+    WithJsonSchema({"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?/s$", "examples": ["500/s", "0.5/s"]}),
+]
+"""Messages in a second: `500/s`."""
+
+ByteRate = Annotated[
+    int,
+    BeforeValidator(parse_byte_rate),
+    PlainSerializer(format_byte_rate, when_used="json"),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "pattern": r"^[0-9]+(\.[0-9]+)?(B|kB|MB|GB|TB|KiB|MiB|GiB|TiB)/s$",
+            "examples": ["64KiB/s", "1MB/s"],
+        }
+    ),
+]
+"""Bytes in a second: `64KiB/s`."""

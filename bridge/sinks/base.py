@@ -49,7 +49,7 @@ class Outgoing(msgspec.Struct, frozen=True, gc=False):
     `id` is `<gateway>/<epoch>/<sequence>`, the same however often it is sent;
     `address` is what the route's template made of it: a queue or routing key for
     AMQP, free text for ZeroMQ. `replayed`: it was delivered before, and somebody asked for
-    it once more; the far end is told.
+    it once more, or it has waited and newer ones went before it; the far end is told.
 
     `headers` are the route's own, name and value; a name comes from the configuration and
     never from a device. `body`, where there is one, travels instead of the message's payload

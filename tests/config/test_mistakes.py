@@ -83,6 +83,14 @@ MISTAKES = [
     (ROUTE.replace("to: lab", "to: ‸{lab: 1}"), "must be the name of a sink, or a list of them"),
     (ROUTE + "    fallback: {to: ‸lap, after: 1m}", "there is no sink 'lap'"),
     (ROUTE + "    fallback: {to: ‸lab, after: 1m}", "the route goes to 'lab' already; name another sink"),
+    (ROUTE + "    drain: {order: ‸lifo}", "must be 'fifo' or 'live_first'"),
+    (ROUTE + "    drain: {rate: ‸500}", "'500' has no '/s' for 'in a second'; write '500/s'"),
+    (ROUTE + "    drain: {live: {bytes: ‸64KiB}}", "write '64KiB/s'"),
+    (ROUTE + "    drain: {‸rates: 5/s}", "unknown key 'rates'; allowed are rate, bytes, order, live"),
+    (
+        ROUTE.replace("    from", "    ‸from") + "    every: 10s\n    drain: {order: live_first}",
+        "has every, which needs messages in their order",
+    ),
     (TWO + "    ‸fallback: {to: x}", "'after' is missing; write 'after:'"),
     (TWO + "    fallback: {to: x, after: ‸0s}", "must be at least 1s"),
     (

@@ -6,6 +6,7 @@ from bridge.config import ConfigProblems, build_routes, default_config, load, lo
 from bridge.config.model import default_gateway, default_store_path
 from bridge.config.words import split_host_port
 from bridge.message import Message
+from bridge.policy.pace import Drain, PaceLimits
 
 
 def test_with_no_file_everything_goes_to_one_receiver_on_this_machine():
@@ -54,6 +55,17 @@ def test_a_fallback_is_a_second_sink_and_a_time():
     [route] = build_routes(config)
     assert (route.sink, route.fallback) == ("a", ("b", 600.0))
     assert not any("no route leads there" in warning for warning in warnings(config))
+
+
+def test_a_drain_is_an_order_and_a_pace_for_what_waited_and_for_what_is_new():
+    config = loads(
+        "version: 1\nsinks: {a: {memory: {}}}\nroutes: {r: {from: '#', to: a, drain:\n"
+        "  {order: live_first, rate: 500/s, bytes: 64KiB/s, live: {rate: 2000/s}}}, s: {from: '#', to: a}}"
+    )
+    limited, free = (route.drain for route in build_routes(config))
+    assert limited == Drain(True, PaceLimits(500.0, 65_536), PaceLimits(2000.0))
+    assert free == Drain()
+    assert config.describe()["routes"]["r"]["drain"]["rate"] == "500/s"
 
 
 def test_overrides_replace_single_values(tmp_path):

@@ -32,13 +32,18 @@ class UnsyncedFiles(Files):
         pass
 
 
-def lay_down(path: Path, count: int) -> int:
+def lay_down(path: Path, count: int, received_ns: int = 0) -> int:
     """A store with this many messages that no route has seen; how many bytes they take."""
     log = Log.open(str(path / "uplink"), max_bytes=UPLINK, segment_bytes=None, files=UnsyncedFiles())
     log.cursor("all")
     for begin in range(0, count, BATCH):
         numbers = range(begin, min(begin + BATCH, count))
-        log.extend([Message("plant/a/7", b"%d|" % nth + PAYLOAD, 1, False, "d", nth) for nth in numbers])
+        log.extend(
+            [
+                Message("plant/a/7", b"%d|" % nth + PAYLOAD, 1, False, "d", received_ns + nth)
+                for nth in numbers
+            ]
+        )
         batch = log.take()
         log.write(batch)
         log.settle(batch)

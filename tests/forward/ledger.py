@@ -23,6 +23,7 @@ from bridge.forward.mover import Mover
 from bridge.forward.room import Room
 from bridge.message import Message, Properties
 from bridge.policy.batch import BatchLimits
+from bridge.policy.pace import Drain
 from bridge.policy.route import Route
 from bridge.sinks.base import Outgoing, Refusal
 from bridge.sinks.memory import MemorySink
@@ -75,6 +76,7 @@ class Lives:
     def _route(self, name: str) -> Route:
         topics = {"alarms": "alarm/#", "everything": "#", "values": "value/#"}
         luck = self.luck
+        live_first = luck.random() < 0.4  # what compares messages with those before them cannot go with it
         return Route(
             name,
             [Pattern.parse(topics[name])],
@@ -87,8 +89,9 @@ class Lives:
             priority=luck.randrange(10),
             where=luck.choice((None, None, None, 'endswith(topic, "1")', "payload.t > 1")),
             sample=luck.choice((None, None, (1, 2))),
-            deadband=luck.choice((None, None, ("received_ns", 70e9))),
-            every_s=luck.choice((None, None, 0.001, 3600.0)),
+            deadband=None if live_first else luck.choice((None, None, ("received_ns", 70e9))),
+            every_s=None if live_first else luck.choice((None, None, 0.001, 3600.0)),
+            drain=Drain(live_first),
         )
 
     async def run(self, steps: int) -> None:

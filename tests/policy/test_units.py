@@ -5,7 +5,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.policy.units import format_duration, format_size, parse_duration, parse_size
+from bridge.policy.units import (
+    format_byte_rate,
+    format_duration,
+    format_rate,
+    format_size,
+    parse_byte_rate,
+    parse_duration,
+    parse_rate,
+    parse_size,
+)
 
 DURATIONS = [
     ("0s", 0.0),
@@ -29,6 +38,18 @@ def test_a_size_reads_as_bytes(spelled, size):
     assert parse_size(spelled) == size
 
 
+@pytest.mark.parametrize(("spelled", "rate"), [("500/s", 500.0), ("0.5/s", 0.5), ("1000000/s", 1e6)])
+def test_a_rate_of_messages_reads_as_so_many_in_a_second_and_is_spelled_the_same(spelled, rate):
+    assert parse_rate(spelled) == rate
+    assert format_rate(rate) == spelled
+
+
+@pytest.mark.parametrize(("spelled", "rate"), [("64KiB/s", 65_536), ("1B/s", 1), ("2MiB/s", 2 << 20)])
+def test_a_rate_of_bytes_reads_as_so_many_in_a_second_and_is_spelled_the_same(spelled, rate):
+    assert parse_byte_rate(spelled) == rate
+    assert format_byte_rate(rate) == spelled
+
+
 MISTAKES = [
     (parse_duration, 200, "'200' has no unit; write '200ms' or '200s'"),
     (parse_duration, "200", "'200' has no unit; write '200ms' or '200s'"),
@@ -44,6 +65,17 @@ MISTAKES = [
     (parse_size, "1G", "write '1GiB'"),
     (parse_size, "0.5B", "'0.5B' is not a whole number of bytes"),
     (parse_size, None, "must be a size such as"),
+    (parse_rate, 500, "'500' has no '/s' for 'in a second'; write '500/s'"),
+    (parse_rate, "500/min", "rates are in a second; write '500/s'"),
+    (parse_rate, "64KiB/s", "is not a rate of messages; write '500/s'"),
+    (parse_rate, "0/s", "is slower than one message in an hour"),
+    (parse_rate, "-1/s", "is not a rate of messages"),
+    (parse_rate, ["1/s"], "must be a rate such as '500/s'"),
+    (parse_rate, "1e9/s", "is not a rate of messages"),
+    (parse_byte_rate, "64KiB", "'64KiB' has no '/s' for 'in a second'; write '64KiB/s'"),
+    (parse_byte_rate, "500/s", "is not a rate of bytes; write '64KiB/s'"),
+    (parse_byte_rate, "0B/s", "would never send anything"),
+    (parse_byte_rate, True, "must be a rate such as '64KiB/s'"),
 ]
 
 
