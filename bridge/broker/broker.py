@@ -50,6 +50,7 @@ from bridge.mqtt.reason import ReasonCode
 from bridge.mqtt.session import expired
 from bridge.policy.access import ANONYMOUS, Access, Identity
 from bridge.policy.account import Account
+from bridge.policy.command import ANSWER_TOPICS
 from bridge.policy.password import Password
 from bridge.policy.route import Route
 from bridge.policy.subscriptions import Subscriptions
@@ -316,6 +317,8 @@ class Broker:
 
     def retain(self, message: Message, identity: Identity = ANONYMOUS) -> None:
         """Keep a message for those who subscribe later, if there is room."""
+        if message.topic.startswith(ANSWER_TOPICS):
+            return  # an answer is for who asked, now and later
         if self.retained.keep(message, identity):
             self.spool.committer.schedule()
         elif self.may_log():

@@ -87,6 +87,8 @@ class CommandRoute:
 
         `response_topic` is where the device is to answer, instead of where the sender said.
         """
+        if incoming.unfit:
+            raise Unfit(incoming.unfit)
         topic = self.topic.render(incoming)
         if wrong := check_topic_name(topic, self.levels_max):
             raise Unfit(f"{topic[:100]!r} is no topic: {wrong}")

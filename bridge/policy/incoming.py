@@ -25,7 +25,8 @@ class Incoming(msgspec.Struct, frozen=True, gc=False):
 
     `tag` names it until it is settled, and no other message of that source ever.
     `message_id` is its sender's, empty where there is none. `again`: it may have been
-    handed out before. `expiration_s` is how long it is still worth something.
+    handed out before. `expiration_s` is how long it is still worth something. `unfit` is why
+    the source itself could not read all of it.
     """
 
     tag: int
@@ -38,3 +39,4 @@ class Incoming(msgspec.Struct, frozen=True, gc=False):
     correlation_id: bytes | None = None
     reply_to: str = ""
     expiration_s: float | None = None
+    unfit: str = ""

@@ -9,19 +9,43 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from struct import Struct
 from typing import Any, Final
 
+import pika
 from pika import exceptions
 
 from bridge.errors import SinkUnavailable
 from bridge.sinks.amqp_connection import Connection, explain, parameters
 from bridge.sinks.amqp_options import Address, AmqpOptions
 
-__all__ = ["Channel"]
+__all__ = ["UNREADABLE", "Channel"]
+
+UNREADABLE: Final[dict[str, Any]] = {"unreadable": True}  # the headers of a message whose own are not known
+_FRAME: Final = Struct(">BHI")
+_HEADER: Final = Struct(">HHQ")
 
 CLOSE_S: Final = 1.0
 # A broker that is alive has spoken three times by then.
 SILENT_HEARTBEATS: Final = 1.5
+
+
+class _Forgiving(Connection):
+    """Reads on behind properties that pika cannot read, such as a time in the year 300,000.
+
+    Else one message would break the link, be handed out again, and break the next one.
+    """
+
+    def _read_frame(self) -> Any:
+        try:
+            return super()._read_frame()
+        except Exception:
+            kind, channel, size = _FRAME.unpack_from(self._frame_buffer)
+            if kind != pika.spec.FRAME_HEADER:
+                raise
+            _, _, body_size = _HEADER.unpack_from(self._frame_buffer, _FRAME.size)
+            properties = pika.BasicProperties(headers=UNREADABLE)
+            return _FRAME.size + size + 1, pika.frame.Header(channel, body_size, properties)
 
 
 class Channel:
@@ -44,7 +68,7 @@ class Channel:
     async def open(self) -> None:
         """Afterwards there is a channel. Raises SinkUnavailable."""
         opened: asyncio.Future[Any] = self._loop.create_future()
-        self.connection = Connection(
+        self.connection = _Forgiving(
             parameters(self.name, self.options, self._gateway, self._address),
             on_open_callback=_result_of(opened),
             on_open_error_callback=self._on_closed,

@@ -23,7 +23,7 @@ from pika.spec import Basic
 
 from bridge.errors import SinkUnavailable
 from bridge.policy.incoming import NO_HEADERS, Incoming
-from bridge.sinks.amqp_channel import Channel
+from bridge.sinks.amqp_channel import UNREADABLE, Channel
 from bridge.sinks.amqp_connection import Hosts, declarations
 from bridge.sinks.amqp_options import Address, AmqpOptions
 from bridge.sources.base import Reply, Settlement
@@ -149,6 +149,7 @@ class _Consumer(Channel):
                 correlation_id.encode() if isinstance(correlation_id, str) else correlation_id,
                 _spelled(properties.reply_to),
                 _seconds(properties.expiration),
+                "its properties cannot be read" if properties.headers is UNREADABLE else "",
             )
         )
         self._news.set()

@@ -542,6 +542,9 @@ async def test_an_answer_may_come_before_the_acknowledgement(bare, cloud):
     await device.published(got.properties.response_topic, b"first")
     await device.published(got.properties.response_topic, b"second")
     assert not cloud.accepted
+    device.publish(got.properties.response_topic, b"third", 1, 2, retain=True)
+    assert (await device.expect(Puback)).reason == 0
+    assert not len(bare.broker.retained)
     device.send(Puback(got.packet_id))
     await cloud.settled(1)
     assert [one.body for one in cloud.source.replies] == [b"first"]
