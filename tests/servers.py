@@ -25,6 +25,7 @@ import pytest
 
 __all__ = ["Mosquitto", "RabbitCluster", "RabbitMQ", "TcpProxy", "binary", "free_port", "missing"]
 
+_ESTABLISHED: Final = 1  # of struct tcp_info
 _AT_ONCE: Final = struct.pack("ii", 1, 0)
 _RABBITMQ_HOMES: Final = ("/usr/lib/rabbitmq/bin", "/opt/rabbitmq/sbin", "/usr/local/lib/rabbitmq/bin")
 
@@ -278,13 +279,19 @@ class RabbitCluster:
         self._epmd.stop()
 
 
+def _tcp_state(writer: asyncio.StreamWriter) -> int:
+    """As the kernel sees the connection, also while nobody reads from it."""
+    sock = writer.get_extra_info("socket")
+    return int(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0])
+
+
 class TcpProxy:
     """A line between a client and a server that a test can cut, hold and slow down.
 
     `hold_up` and `hold_down` stop the bytes towards the server and towards the
     client; holding only `down` makes a far end that accepts and never confirms,
-    holding both a black hole. What was held goes on afterwards. With a `context` it
-    speaks TLS to its clients, and plainly to the server.
+    holding both a black hole. What was held goes on afterwards, if its sender is still
+    there. With a `context` it speaks TLS to its clients, and plainly to the server.
     """
 
     def __init__(
@@ -337,8 +344,8 @@ class TcpProxy:
         try:
             far_reader, far_writer = await asyncio.open_connection(*self._to, limit=2**16)
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._pump(reader, far_writer, self._up))
-                group.create_task(self._pump(far_reader, writer, self._down))
+                group.create_task(self._pump(reader, writer, far_writer, self._up))
+                group.create_task(self._pump(far_reader, far_writer, writer, self._down))
         except* (OSError, asyncio.CancelledError):
             pass
         finally:
@@ -350,14 +357,22 @@ class TcpProxy:
                 end.transport.abort()
 
     async def _pump(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, flowing: asyncio.Event
+        self,
+        reader: asyncio.StreamReader,
+        source: asyncio.StreamWriter,
+        writer: asyncio.StreamWriter,
+        flowing: asyncio.Event,
     ) -> None:
         if self.delay_s:
             await self._pump_late(reader, writer, flowing)
         while data := await reader.read(2**16):
             if flowing is self._up and len(self.heard) < 1024:
                 self.heard += data[:64]
-            await flowing.wait()
+            if not flowing.is_set():
+                await flowing.wait()
+                # Whoever is gone sends nothing again, so what was held never arrives: as on a real line.
+                if _tcp_state(source) != _ESTABLISHED:
+                    break
             if self.bytes_per_s:
                 await asyncio.sleep(len(data) / self.bytes_per_s)
             writer.write(data)
