@@ -66,8 +66,9 @@ class Message(msgspec.Struct, frozen=True, gc=False, array_like=True):
     ones go to the end, with a default.
 
     `topic` is always a valid Topic Name; `publisher` is the Client Identifier of
-    the device (empty for messages of the house itself); `received_ns` is the wall
-    clock at arrival, in nanoseconds since 1970.
+    the device (empty for messages of the house itself) and `user` the name that it
+    showed (empty where it showed none); `received_ns` is the wall clock at arrival, in
+    nanoseconds since 1970.
     """
 
     topic: str
@@ -77,6 +78,7 @@ class Message(msgspec.Struct, frozen=True, gc=False, array_like=True):
     publisher: str = ""
     received_ns: int = 0
     properties: Properties | None = None
+    user: str = ""
 
 
 def age_ns(received_ns: int, now_ns: int, jumps: Jumps = ()) -> int:

@@ -102,7 +102,8 @@ class Admission:
         subscriber.link = link
         link.enter(subscriber)
         broker.traffic.connects += 1
-        link.entry_bytes = len(client_id.encode()) + (PROPERTIES_BYTES if packet.version == 5 else 0)
+        link.entry_bytes = len(client_id.encode()) + len(identity.user.encode())
+        link.entry_bytes += PROPERTIES_BYTES if packet.version == 5 else 0
         broker.sessions.awake(subscriber, granted_s > 0)
         welcome = partial(self._welcome, link, subscriber, packet, old is not None, assigned, expiry_s)
         if old is None and subscriber.outlives:

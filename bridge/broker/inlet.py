@@ -141,7 +141,7 @@ class Inlet:
         """Act upon one read, in order. Raises MalformedPacket for the packet that is one too many."""
         broker, uplink = self._broker, self._uplink
         decisions = self._decisions.get
-        publisher = link.publisher
+        publisher, user = link.publisher, link.identity.user
         subscriber = link.subscriber
         now_ns = broker.clock.now_ns()
         bound = read_bytes + len(packets) * (ENTRY_BYTES + link.entry_bytes)
@@ -206,7 +206,7 @@ class Inlet:
                         session.forget(packet.packet_id)
                     break
                 message = Message(
-                    topic, packet.payload, qos, packet.retain, publisher, now_ns, packet.properties
+                    topic, packet.payload, qos, packet.retain, publisher, now_ns, packet.properties, user
                 )
                 if audience is not None and not stored_in & IN_UPLINK:
                     if careful:

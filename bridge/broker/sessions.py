@@ -145,7 +145,14 @@ class Sessions:
             now_ns = self._broker.clock.now_ns()
             self._broker.inlet.publish(
                 Message(
-                    will.topic, will.payload, will.qos, will.retain, session.client_id, now_ns, properties
+                    will.topic,
+                    will.payload,
+                    will.qos,
+                    will.retain,
+                    session.client_id,
+                    now_ns,
+                    properties,
+                    subscriber.identity.user,
                 ),
                 subscriber.identity,
             )

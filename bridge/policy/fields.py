@@ -2,7 +2,7 @@
 
     {level}            a level that every filter of the route names
     topic  topic[N]    the Topic Name, and one level of it
-    qos  retain  publisher  gateway
+    qos  retain  publisher  user  gateway
     received_at  received_ns
     content_type  response_topic  correlation_data  payload_format_indicator
     message_expiry_interval_s  property.NAME         of MQTT 5; the first user property of that name
@@ -100,6 +100,7 @@ _PLAIN: Final[Mapping[str, Field]] = {
     "qos": Field(NUMBER, lambda subject: subject.message.qos, sure=True),
     "retain": Field(BOOLEAN, lambda subject: subject.message.retain, sure=True),
     "publisher": Field(TEXT, lambda subject: subject.message.publisher, sure=True),
+    "user": Field(TEXT, lambda subject: subject.message.user, sure=True),
     "gateway": Field(TEXT, lambda subject: subject.gateway, True, True),
     "received_at": Field(TEXT, lambda subject: rfc3339(subject.message.received_ns), sure=True),
     "received_ns": Field(NUMBER, lambda subject: subject.message.received_ns, sure=True),

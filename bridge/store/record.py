@@ -15,7 +15,7 @@ would cost a checksum over the rest of the file at every twelfth byte: hours.
 
 The body is MessagePack, made and read in one call into C:
 
-    MESSAGE  [topic, payload, qos, retain, publisher, received_ns, properties]
+    MESSAGE  [topic, payload, qos, retain, publisher, received_ns, properties, user]
     NOTED    [note, [topic, …]]      a message, and what the house has to say of it
     MOVED    [position, end, note, [topic, …]]    one that was moved aside, and where it lay
     PUT      [key, value]            of a table

@@ -12,11 +12,11 @@ from bridge.broker.limits import Limits
 from bridge.broker.login import Logins
 from bridge.broker.rates import ADDRESSES_MAX, TRYING_MAX, Rates
 from bridge.config.limits import HouseLimits
-from bridge.mqtt.packet import Connect
+from bridge.mqtt.packet import Connack, Connect, Puback, Will
 from bridge.policy.access import ANONYMOUS, Identity
 from bridge.policy.password import Password, parse_line
 from tests.broker.device import Device
-from tests.gateway import port_of, running, until
+from tests.gateway import port_of, running, sink_of, until
 from tests.users import quick_line, write_users
 
 WRONG, NOT_AUTHORIZED, BUSY, TOO_OFTEN, LEAVING = 0x87, 0x87, 0x89, 0x9F, 0x88
@@ -429,3 +429,25 @@ def test_the_table_of_addresses_is_bounded_and_keeps_who_is_busy(clock):
         rates.of(f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}")
     assert len(rates) == ADDRESSES_MAX
     assert rates.of("busy") is busy
+
+
+@pytest.mark.parametrize(("version", "user"), [(4, "anna"), (5, "anna"), (5, None)])
+async def test_a_message_knows_who_published_it_also_one_that_was_a_will(tmp_path, version, user):
+    users = write_users(tmp_path / "passwords", {"anna": "secret"})
+    access = {"users": str(users)}
+    routes = {"mine": {"from": "#", "to": "cloud", "where": 'user == "anna"', "address": "{user}/{topic}"}}
+    listeners = [{"mqtt": "127.0.0.1:0", "anonymous": True}]
+    async with running(tmp_path, access=access, routes=routes, listeners=listeners) as gateway:
+        device = Device(port_of(gateway), version)
+        await device.open()
+        password = b"secret" if user else None
+        device.send(Connect("press-7", version, True, 0, user, password, Will("gone", b"x", 1)))
+        await device.expect(Connack)
+        device.publish("here")
+        await device.expect(Puback)
+        device.drop()
+        account = gateway.forwarders[0].account
+        await until(lambda: account.accepted == 2 and not account.stored)
+        addresses = [each.address for each in sink_of(gateway).received]
+        assert addresses == (["anna/here", "anna/gone"] if user else [])
+        assert account.tally.filtered == (0 if user else 2)

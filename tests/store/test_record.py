@@ -1,5 +1,6 @@
 """Any bytes: entries, *need more* or damage; nothing else, and never an altered message."""
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -31,6 +32,7 @@ messages = st.builds(
         message_expiry_interval_s=st.none() | st.integers(0, 2**32 - 1),
         user_properties=st.lists(st.tuples(st.just("k"), st.just("v"))).map(tuple),
     ),
+    user=st.text(st.characters(exclude_categories=["Cs"]), max_size=10),
 )
 
 
@@ -118,3 +120,10 @@ def test_the_search_for_the_next_record_never_answers_with_the_one_it_starts_at(
 @given(salts)
 def test_the_magic_is_neither_zero_nor_text(salt):
     assert all(byte >= 0x80 for byte in magic_of(salt).to_bytes(2, "little"))
+
+
+def test_a_record_from_before_messages_knew_their_users_is_read():
+    body = msgspec.msgpack.encode(["a/b", b"x", 1, False, "press-7", 5, None])
+    encoded = encode_one(MESSAGE, body, 0, 7, 1)
+    [entry], _, _ = decode_all(encoded, 0, 0, 1, 10)
+    assert entry.message == Message("a/b", b"x", 1, False, "press-7", 5)
