@@ -142,7 +142,10 @@ class Reading:
     def read(self, strand: Strand, messages_max: int, bytes_max: int, now_s: float) -> list[Entry]:
         """What comes next for this strand, and nothing that is the other's or settled."""
         while True:
-            position = strand.position = self.settled.skip(max(strand.position, self._reader.cursor.position))
+            begin = max(strand.position, self._reader.cursor.position)
+            position = strand.position = self.settled.skip(begin)
+            if position != begin:
+                self.sifter.pass_over(position)
             entries = self.sifter.read(position, messages_max, bytes_max, now_s)
             stretch, split = self.settled.next_begin(position), None
             if self.live is not None and strand is self.main:

@@ -100,6 +100,11 @@ class Sifter:
         """What of these goes on, and what is filtered; nothing before `mark` will come again."""
         return (entries, []) if self.sieve is None else self.sieve.sift(entries, mark)
 
+    def pass_over(self, end: int) -> None:
+        """What lies before `end` is settled, and not read."""
+        if self.sieve is not None:
+            self.sieve.pass_over(end)
+
     def let_go(self, end: int) -> None:
         """What lies before `end` will not be read any more."""
         if self.sieve is not None:

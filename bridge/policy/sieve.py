@@ -222,6 +222,16 @@ class Sieve:
         if self.due_s is not None and now_s >= self.due_s:
             self._close(self.scanned)
 
+    def pass_over(self, end: int) -> None:
+        """What lies before `end` will not be sifted: the far end has it.
+
+        From an earlier life (of a route that was `live_first` then) it may have values that
+        this sieve has never seen: so the next one of each topic is news.
+        """
+        if not self._period_ns and end > self.decided:
+            self._last.clear()
+            self.decided = end
+
     def let_go(self, end: int) -> None:
         """What lies before `end` is not asked for any more."""
         self.scanned = max(self.scanned, end)

@@ -154,6 +154,23 @@ def test_given_topics_without_end_then_memory_has_one_and_more_is_sent_not_less(
     assert passing(made, few) == list(range(1000, 1010))
 
 
+def test_behind_what_was_delivered_in_an_earlier_life_the_next_is_news():
+    """Or 20.1 would be held for the sake of 20.0, while the far end has 25 from before the restart."""
+    made = sieve(delta=1)
+    entries = series(20.0, 25.0, 20.1, 20.2)
+    assert passing(made, entries[:1]) == [0]
+    made.pass_over(entries[2].position)
+    assert passing(made, entries[2:]) == [2]
+
+
+def test_what_this_life_has_decided_stays_so_when_it_is_passed_over():
+    made = sieve(delta=1)
+    entries = series(20.0, 25.0, 25.1, 25.2)
+    assert passing(made, entries[:3]) == [0, 1]
+    made.pass_over(entries[2].position)
+    assert passing(made, entries[2:]) == []
+
+
 def test_a_deadband_wants_a_number():
     with pytest.raises(ExpressionError, match="wants a number"):
         Deadband.of("topic", FIELDS, 1)
