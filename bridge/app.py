@@ -52,6 +52,7 @@ from bridge.sources import create as create_source
 from bridge.sources import describe_source
 from bridge.store import Spool, cursor_names
 from bridge.store.files import OS_FILES, Files, Unsynced
+from bridge.store.passing import Passing
 
 __all__ = ["Gateway", "run"]
 
@@ -109,7 +110,7 @@ class Gateway:
                 Forwarder(
                     route,
                     self._keeper_of(route),
-                    self.spool.uplink,
+                    Passing() if route.durability == "memory" else self.spool.uplink,
                     self.letters,
                     self.spool.committer,
                     config.gateway,
@@ -117,17 +118,21 @@ class Gateway:
                 )
                 for route in routes
             ]
+            on_disk = [one for one in self.forwarders if one.route.durability == "disk"]
+            for name in cursor_names(self.spool.uplink) & {one.route.name for one in self.forwarders}:
+                if name not in self.spool.uplink.cursors:
+                    log.warning("route in memory now route=%s; what the disk has for it stays there", name)
             for name, keeper in self.keepers.items():
                 self._last(f"sink {name}", keeper.run)
             for forwarder in self.forwarders:
                 # The count first: it has to stay ahead of what is sent and let go.
                 self._last(f"count {forwarder.route.name}", forwarder.count_backlog)
                 self._last(f"route {forwarder.route.name}", forwarder.run)
-            self._last("mover", Mover(self.spool.uplink, self.forwarders, self.spool.committer).run)
+            self._last("mover", Mover(self.spool.uplink, on_disk, self.spool.committer).run)
             await asyncio.sleep(0)  # one turn, in which a sink finds out that its port is taken
             if self.failed.done():
                 self.failed.result()
-            room = Room(self.spool.uplink, self.forwarders)
+            room = Room(self.spool.uplink, on_disk)
             users, rules = load_access(config)
             self.broker = Broker(
                 self.spool,
@@ -153,7 +158,7 @@ class Gateway:
             stack.push_async_callback(self.broker.stop)
             self._last("history", self._let_history_go)
             desk = replay_desk(self.spool.path, self._files)
-            replays = Replays(desk, self.forwarders, self.keepers, self.spool.uplink, config.gateway)
+            replays = Replays(desk, on_disk, self.keepers, self.spool.uplink, config.gateway)
             self._last("replays", replays.run)
             self._last("letters", self.letters.run)
             deliveries = Redelivery(

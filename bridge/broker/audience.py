@@ -21,20 +21,37 @@ class Audience:
     """The accounts of those for whom a message is stored, and of those who let it go, with the reason.
 
     With nobody to store it for (`stores` is false) what was let go is on no record, and is
-    counted in the row of a table. `closing` are the accounts whose bound keeps messages out.
+    counted in the row of a table. What routes in memory get, and let go, has nothing to do
+    with any commit: `memory` are their accounts, `pass_on` does it at once. `closing` are
+    the accounts whose bound keeps messages out.
     """
 
-    __slots__ = ("_plain", "_without", "accounts", "closing", "gone", "names", "sized", "stores")
+    __slots__ = (
+        "_disk",
+        "_noted",
+        "_plain",
+        "_without",
+        "accounts",
+        "closing",
+        "gone",
+        "memory",
+        "names",
+        "sized",
+        "stores",
+    )
 
     def __init__(self, accounts: Sequence[Account], gone: Mapping[Account, Reason] | None = None) -> None:
         self.accounts = tuple(accounts)
+        self.memory = tuple(account for account in accounts if account.pass_on is not None)
         self.gone = dict(gone or {})
-        self.names = [account.name for account in self.gone]
-        self.stores = bool(accounts)
+        self._disk = tuple(account for account in accounts if account.pass_on is None)
+        self._noted = {account: reason for account, reason in self.gone.items() if account.pass_on is None}
+        self.names = [account.name for account in self._noted]
+        self.stores = bool(self._disk)
         self.closing = tuple(account for account in accounts if account.closes)
         self.sized = any(account.max_bytes is not None for account in accounts)
         # With neither bounds nor anyone who lets go there is but one number to be kept.
-        self._plain = not self.gone and not any(account.bounded for account in accounts)
+        self._plain = not self._noted and not any(account.bounded for account in self._disk)
         self._without: dict[tuple[tuple[str, Reason], ...], Audience] = {}
 
     def without(self, gone: Mapping[Account, Reason]) -> Audience:
@@ -46,6 +63,16 @@ class Audience:
             found = self._without[key] = Audience(left, gone)
         return found
 
+    def pass_on(self, message: Message) -> None:
+        """Give a message to the routes in memory, and count it for those of them that let it go."""
+        for account in self.memory:
+            assert account.pass_on is not None
+            account.pass_on((message,))
+            account.store(1, size_of(message))
+        for account, reason in self.gone.items():
+            if account.pass_on is not None:
+                account.tally.add(reason)
+
     def note(self, packet_id: int) -> Note:
         """What stands beside a message that is stored for this audience."""
         return Note(packet_id, let_go=self.names)
@@ -53,10 +80,10 @@ class Audience:
     def queue(self, messages: int, size: int) -> Run:
         """So many messages wait for the commit; tell `settle` of the run when it is over."""
         if not self._plain:
-            for account in self.accounts:
+            for account in self._disk:
                 account.queue(messages, size)
             if not self.stores:
-                for account, reason in self.gone.items():
+                for account, reason in self._noted.items():
                     account.queue_door(reason, messages)
         return self, messages, size
 
@@ -64,12 +91,12 @@ class Audience:
         """The commit is over: so many are on the disk, or nothing of them is."""
         if self._plain:
             if stored:
-                for account in self.accounts:
+                for account in self._disk:
                     account.stored += messages
             return
-        for account in self.accounts:
+        for account in self._disk:
             account.unqueue(messages, size, stored=stored)
-        for account, reason in self.gone.items():
+        for account, reason in self._noted.items():
             if not self.stores:
                 account.unqueue_door(reason, messages, stored=stored)
             elif stored:

@@ -221,15 +221,19 @@ class Inlet:
                             self.dropped += 1
                             continue
                         runs.append(admitted.queue(1, size_of(message)))
+                        admitted.pass_on(message)
                         if admitted.stores:
-                            if note_id or admitted.gone:
+                            if note_id or admitted.names:
                                 notes[len(messages)] = encode(admitted.note(note_id))
                             messages.append(message)
                     else:
-                        takers.append(audience)
-                        if note_id:
-                            notes[len(messages)] = encode(Note(note_id))
-                        messages.append(message)
+                        if audience.memory:
+                            audience.pass_on(message)
+                        if audience.stores:
+                            takers.append(audience)
+                            if note_id:
+                                notes[len(messages)] = encode(Note(note_id))
+                            messages.append(message)
                 if packet.retain:
                     broker.retain(message, link.identity)
                 if decision.matches is not None:
@@ -321,8 +325,9 @@ class Inlet:
                     self._why = f"route {account.name} is at its bound, {account.bound}; send again later"
                     return None
                 gone[account] = "bound_newest"
-        left = [account for account in audience.accounts if account not in gone]
-        if not (self._committer.accepting and (not left or self._make_room(amount))):
+        left = [one for one in audience.accounts if one not in gone and one.pass_on is None]
+        on_disk = left or any(one.pass_on is None for one in gone)
+        if on_disk and not (self._committer.accepting and (not left or self._make_room(amount))):
             if not self._only_full() or any(account.when_full != "drop_newest" for account in left):
                 self._why = self._why_full()
                 return None
@@ -369,7 +374,8 @@ class Inlet:
     def send_up(self, admitted: Audience, message: Message) -> None:
         """Append a message for an audience that `admit` has just given, and count it with the commit."""
         if admitted.stores:
-            self._uplink.append(message, encode(admitted.note(0)) if admitted.gone else b"")
+            self._uplink.append(message, encode(admitted.note(0)) if admitted.names else b"")
+        admitted.pass_on(message)
         run = admitted.queue(1, size_of(message))
         self._committer.when_durable(partial(self._stored, run))
 

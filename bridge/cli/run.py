@@ -107,7 +107,8 @@ def _banner(config: Config, listeners: list[str], notes: list[str]) -> str:
     lines.append(f"  spool    {config.store.path}")
     for name, route in config.routes.items():
         to = ", ".join(f"{sink} ({describe(config.sinks[sink].options)})" for sink in route.to)
-        lines.append(f"  route    {name}: {', '.join(route.from_)} -> {to}")
+        doubt = " (in memory: may lose messages)" if route.durability == "memory" else ""
+        lines.append(f"  route    {name}: {', '.join(route.from_)} -> {to}{doubt}")
     for name, command in config.commands.items():
         source = describe_source(command.from_.options, broker_of(config, command))
         lines.append(f"  command  {name}: {source} -> {command.to}")

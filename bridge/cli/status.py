@@ -24,6 +24,7 @@ from bridge.observe.status import RouteStatus, Status
 __all__ = ["render", "show_status"]
 
 WAIT_S = 5
+_MEMORY = "in memory: it may lose messages, and counts since the start"
 _REASONS = {
     "full_oldest": "oldest, the store was full",
     "full_newest": "newest, the store was full",
@@ -124,6 +125,7 @@ def render(status: Status, now: datetime) -> Iterator[str]:
             for name, route in status.routes.items()
         ],
         "<<>>>",
+        notes=[_MEMORY if route.durability == "memory" else "" for route in status.routes.values()],
     )
     yield ""
     yield from table(

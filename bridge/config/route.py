@@ -15,7 +15,7 @@ from bridge.config.words import Section
 from bridge.policy.batch import BatchLimits
 from bridge.policy.dress import EnvelopeKind, check_level_names
 from bridge.policy.pack import ZSTD_INSTALL, Compression, Format, has_zstd
-from bridge.policy.route import PRIORITY, WhenFull
+from bridge.policy.route import PRIORITY, Durability, WhenFull
 from bridge.policy.sieve import parse_sample
 from bridge.policy.units import ByteRate, Duration, Rate, Size
 from bridge.sinks.metadata import RESERVED
@@ -181,6 +181,10 @@ class Route(Section):
     max_bytes: Annotated[
         Size | None, Field(ge=1, description="the same in bytes, of topics and payloads")
     ] = None
+    durability: Annotated[
+        Durability,
+        Field(description="memory: not on the disk, and a stop or a kill loses what waits"),
+    ] = "disk"
     when_full: Annotated[
         WhenFull, Field(description="when the store is full, or the route is at max_messages or max_bytes")
     ] = "refuse"

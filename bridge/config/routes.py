@@ -60,6 +60,7 @@ def build_routes(config: Config, cursors: Collection[str] = ()) -> list[Route]:
             max_age_s=route.max_age,
             max_messages=route.max_messages,
             max_bytes=route.max_bytes,
+            durability=route.durability,
             when_full=route.when_full,
             priority=route.priority,
             fallback=None if route.fallback is None else (route.fallback.to, route.fallback.after),
@@ -185,6 +186,8 @@ def warnings(config: Config) -> list[str]:
     used |= {source.sink for source in sources if source is not None and source.sink is not None}
     found += [f"sinks.{name}: no route leads there" for name in config.sinks if name not in used]
     for name, route in config.routes.items():
+        if route.durability == "memory":
+            found.append(f"routes.{name}: may lose messages: `durability: memory` keeps them from the disk")
         for sink in [*route.to, *([route.fallback.to] if route.fallback is not None else [])]:
             entry = config.sinks.get(sink)
             if entry is not None and isinstance(entry.options, MemoryOptions):

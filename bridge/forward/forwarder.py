@@ -44,6 +44,7 @@ from bridge.policy.account import Account, Reason, decode_note
 from bridge.policy.route import Route
 from bridge.sinks.base import Refusal
 from bridge.store import Committer, Entry, Log, Reader
+from bridge.store.passing import Passing
 
 __all__ = ["Forwarder"]
 
@@ -59,6 +60,8 @@ _GIVE_BYTES: Final = 32 * 1024  # read at once when the oldest have to go
 class Forwarder:
     """One route, its cursor and its account; `run` is its one task.
 
+    It reads the uplink, or what passes through memory for a route that may lose messages.
+
     Nothing of what lay there at the start is read before `count_backlog` has counted it.
     """
 
@@ -66,7 +69,7 @@ class Forwarder:
         self,
         route: Route,
         keeper: Keeper | Fallback,
-        uplink: Log,
+        uplink: Log | Passing,
         letters: Letters,
         committer: Committer,
         gateway: str,
@@ -74,7 +77,7 @@ class Forwarder:
     ) -> None:
         self.route = route
         self.keeper = keeper
-        self.reader = Reader(uplink, route.name)
+        self.reader = uplink if isinstance(uplink, Passing) else Reader(uplink, route.name)
         self.cursor = self.reader.cursor
         note = decode_note(self.cursor.note)
         self.account = Account(route, note.tally)
@@ -96,6 +99,15 @@ class Forwarder:
         self._stopping = False
         self._news = asyncio.Event()
         committer.after_commit(self._news.set)
+        if isinstance(uplink, Passing):
+            self.account.pass_on = uplink.extend
+            uplink.arrived = self._news.set
+
+    @property
+    def disk(self) -> Reader:
+        """The reader of a route whose messages are on the disk."""
+        assert isinstance(self.reader, Reader)
+        return self.reader
 
     # ---- facts ---------------------------------------------------------------------
 

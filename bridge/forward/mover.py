@@ -59,7 +59,7 @@ class Mover:
         self._live = {base: live for base, live in self._live.items() if base >= self._log.head}
         size = live = 0
         for begin, end in sealed:
-            pinning = [one for one in self._forwarders if one.reader.pin < end]
+            pinning = [one for one in self._forwarders if one.disk.pin < end]
             size += end - begin
             live += await self._wanted_bytes(begin, end, pinning)
             if live * 2 <= size:
@@ -88,18 +88,18 @@ class Mover:
 
     async def _free(self, end: int) -> bool:
         """Write aside what is wanted before `end`, route by route; return whether that went well."""
-        pinning = [one for one in self._forwarders if one.reader.pin < end]
+        pinning = [one for one in self._forwarders if one.disk.pin < end]
         for one in pinning:
-            one.reader.moving = True
+            one.disk.moving = True
         try:
             return await self._move(pinning, end)
         finally:
             for one in pinning:
-                one.reader.moving = False
+                one.disk.moving = False
 
     async def _move(self, pinning: Sequence[Forwarder], end: int) -> bool:
         wanted: dict[str, list[Entry]] = {one.route.name: [] for one in pinning}
-        begins = {one.route.name: one.reader.pin for one in pinning}
+        begins = {one.route.name: one.disk.pin for one in pinning}
         async for entries in self._entries(min(begins.values(), default=end), end):
             for one in pinning:
                 name, wants = one.route.name, one.route.wants
@@ -109,16 +109,16 @@ class Mover:
                 ]
         for one in pinning:
             part = None
-            plan = one.reader.prepare(end, wanted[one.route.name])
+            plan = one.disk.prepare(end, wanted[one.route.name])
             if plan is not None:
                 try:
-                    part = await asyncio.to_thread(one.reader.write, *plan)
+                    part = await asyncio.to_thread(one.disk.write, *plan)
                 except OSError as error:
                     if not self._refused:
                         log.warning("records not moved route=%s reason=%s", one.route.name, error.strerror)
                     self._refused = True
                     return False
                 self.moved += len(wanted[one.route.name])
-            one.reader.settle(end, part)
+            one.disk.settle(end, part)
         self._refused = False
         return self._log.trim()

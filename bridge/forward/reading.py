@@ -28,6 +28,7 @@ from bridge.policy.route import Route
 from bridge.policy.settled import Settled
 from bridge.store import Entry, Reader
 from bridge.store.note import was_let_go
+from bridge.store.passing import Passing
 
 __all__ = ["PLACES", "Reading"]
 
@@ -43,7 +44,7 @@ class Reading:
     def __init__(
         self,
         route: Route,
-        reader: Reader,
+        reader: Reader | Passing,
         account: Account,
         clock: Clock,
         stretches: Iterable[tuple[int, int]] = (),

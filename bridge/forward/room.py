@@ -43,13 +43,13 @@ class Room:
         return True
 
     def _free(self, end: int) -> bool:
-        pinning = [one for one in self._forwarders if one.reader.pin < end]
+        pinning = [one for one in self._forwarders if one.disk.pin < end]
         giving = [one for one in pinning if one.route.when_full == "drop_oldest"]
         if not giving and pinning:
             return False
         lowest = min((one.route.priority for one in giving), default=0)
         kept = [one for one in pinning if one not in giving or one.route.priority > lowest]
-        if any(one.reader.moving for one in kept):
+        if any(one.disk.moving for one in kept):
             return False  # the mover is about to make room
         if kept and self._move(kept, end):
             giving = [one for one in giving if one not in kept]
@@ -69,11 +69,11 @@ class Room:
         if self._too_much == (end, names):
             return False
         wanted: list[list[Entry]] = [[] for _ in kept]
-        size, begin = 0, min(one.reader.pin for one in kept)
+        size, begin = 0, min(one.disk.pin for one in kept)
         while begin < end and (entries := self._log.read(begin, _STRETCH)):
             begin = entries[-1].end
             for one, found in zip(kept, wanted, strict=True):
-                pin, wants = one.reader.pin, one.route.wants
+                pin, wants = one.disk.pin, one.route.wants
                 for entry in entries:
                     if pin <= entry.position < end and wants(entry.message.topic):
                         found.append(entry)
@@ -83,8 +83,8 @@ class Room:
                 return False
         try:
             for one, found in zip(kept, wanted, strict=True):
-                plan = one.reader.prepare(end, found)
-                one.reader.settle(end, None if plan is None else one.reader.write(*plan))
+                plan = one.disk.prepare(end, found)
+                one.disk.settle(end, None if plan is None else one.disk.write(*plan))
         except OSError as error:
             log.warning("records not moved reason=%s", error.strerror)
             self._too_much = end, names

@@ -17,6 +17,7 @@ from bridge.policy.route import Route
 from bridge.policy.sieve import Sieve
 from bridge.store import Entry, Reader
 from bridge.store.note import was_let_go
+from bridge.store.passing import Passing
 
 __all__ = ["Sifter"]
 
@@ -27,7 +28,7 @@ _LOOKS: Final = 2  # in one stretch; then others get their turn
 class Sifter:
     """One route's sieve and the reader before it. `sieve` is None where the route has no rules."""
 
-    def __init__(self, route: Route, reader: Reader, position: int, clock: Clock) -> None:
+    def __init__(self, route: Route, reader: Reader | Passing, position: int, clock: Clock) -> None:
         self.sieve = Sieve(route.rules, route.dress.subject, position) if route.rules.any else None
         self._route = route
         self._reader = reader

@@ -90,6 +90,7 @@ class RouteStatus(msgspec.Struct, frozen=True):
     filtered: int = 0  # not what the conditions of the route want
     damaged: int = 0  # stored, and not found again
     undecided: dict[str, int] = {}  # of these since the start, by reason: not_json, unknown
+    durability: Literal["disk", "memory"] = "disk"  # memory: it may lose messages, and counts since the start
     counting: bool = False  # the backlog of the start is still being counted
 
 

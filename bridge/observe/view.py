@@ -149,8 +149,9 @@ class View:
         return RouteStatus(
             sink=forwarder.keeper.sink.name,
             backlog_messages=account.stored,
-            backlog_bytes=max(0, self._spool.uplink.durable - forwarder.cursor.position),
+            backlog_bytes=max(0, forwarder.reader.durable - forwarder.cursor.position),
             oldest_age_s=round(self._clock.age_s(oldest_ns), 3) if oldest_ns else 0.0,
+            durability=forwarder.route.durability,
             counting=account.counting,
             accepted=account.accepted,
             stored=account.stored,

@@ -19,7 +19,7 @@ found of it at a start.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import accumulate, chain, pairwise
 from types import MappingProxyType
 from typing import Final, Literal, cast
@@ -108,6 +108,7 @@ class Account:
         "max_messages",
         "name",
         "noted",
+        "pass_on",
         "queued",
         "queued_bytes",
         "stored",
@@ -131,6 +132,8 @@ class Account:
         self.door_changed = False  # whether its row is older than it
         self._queued_door: dict[Reason, int] = {}
         self._before = self.dropped()
+        # Hands a message on through memory; None for a route whose messages are on the disk.
+        self.pass_on: Callable[[Sequence[Message]], None] | None = None
         # Let the oldest go, so many messages and bytes; set by whoever reads the log.
         self.give_way: Callable[[int, int], None] = lambda messages, size: None
 

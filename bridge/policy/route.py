@@ -19,10 +19,13 @@ from bridge.policy.sieve import Deadband, Rules
 from bridge.policy.where import Condition
 from bridge.topic import Pattern
 
-__all__ = ["PRIORITY", "Route", "WhenFull"]
+__all__ = ["MEMORY_BYTES", "MEMORY_MESSAGES", "PRIORITY", "Durability", "Route", "WhenFull"]
 
 WhenFull = Literal["refuse", "drop_oldest", "drop_newest"]
 TOPICS_MAX: Final = 10_000  # whose answer is remembered
+Durability = Literal["disk", "memory"]
+MEMORY_MESSAGES: Final = 10_000  # that a route in memory may hold if it says nothing
+MEMORY_BYTES: Final = 16 << 20  # the same in bytes
 PRIORITY: Final = 5  # of a route that says nothing; 0 to 9
 
 
@@ -34,6 +37,7 @@ class Route:
         "batch",
         "drain",
         "dress",
+        "durability",
         "fallback",
         "gateway",
         "max_age_s",
@@ -67,6 +71,7 @@ class Route:
         max_age_s: float | None = None,
         max_messages: int | None = None,
         max_bytes: int | None = None,
+        durability: Durability = "disk",
         when_full: WhenFull = "refuse",
         priority: int = PRIORITY,
         fallback: tuple[str, float] | None = None,
@@ -81,6 +86,10 @@ class Route:
         self.gateway = gateway
         self.batch = batch or BatchLimits()
         self.max_age_s = max_age_s
+        self.durability: Durability = durability
+        if durability == "memory":  # which nobody may fill without end
+            max_messages = max_messages or MEMORY_MESSAGES
+            max_bytes = max_bytes or MEMORY_BYTES
         self.max_messages = max_messages  # stored at a time; beyond, and in a full store, `when_full` decides
         self.max_bytes = max_bytes  # of topics and payloads
         self.when_full: WhenFull = when_full

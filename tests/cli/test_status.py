@@ -49,6 +49,7 @@ async def test_given_a_gateway_when_asked_then_a_table(address):
     route, account, *_ = (line.split() for line in lines if line.startswith("telemetry"))
     assert route == ["telemetry", "cloud", "12,345", "4.4", "MiB", "1", "h", "2", "min"]
     assert account == ["telemetry", "13,260", "900", "12,345", "4", "2", "3", "5"]
+    assert "in memory: it may lose messages, and counts since the start" in out
     why = "1 oldest, the store was full, 3 newest, the route was at its bound, 1 damaged"
     assert why in " ".join(out.split())
     (sink,) = [at for at, line in enumerate(lines) if line.startswith("cloud")]

@@ -110,6 +110,10 @@ def test_what_is_probably_not_meant_is_said():
     ]
     config = loads("version: 1\nsinks: {a: {memory: {}}}\nroutes: {r: {from: a, to: a}}")
     assert warnings(config) == ["routes.r: loses messages, because the sink 'a' is only memory"]
+    config = loads("version: 1\nsinks: {a: {memory: {}}}\nroutes: {r: {from: a, to: a, durability: memory}}")
+    assert warnings(config)[0] == (
+        "routes.r: may lose messages: `durability: memory` keeps them from the disk"
+    )
 
 
 def test_the_gateway_has_a_name_without_being_told():

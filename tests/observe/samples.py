@@ -64,7 +64,7 @@ STATUS = Status(
             undecided={"not_json": 3, "unknown": 1},
             damaged=1,
         ),
-        "all": RouteStatus("lab", 0, 0, 0.0, 990, 0, 0, 0, accepted=990),
+        "all": RouteStatus("lab", 0, 0, 0.0, 990, 0, 0, 0, accepted=990, durability="memory"),
     },
     dead_letters=2,
     dead_letters_by_route={"telemetry": {"no queue takes it": 2}},
