@@ -68,7 +68,8 @@ class Keeper:
         """Whether it carries messages, as far as anybody can know; `blocked`: the far end asks us to wait."""
         if self.stalled or not self.up:
             return "stalled" if self.stalled else "down"
-        return "blocked" if getattr(self.sink, "waiting", "") else "up"
+        # Not `waiting`: a second receiver that is turned away has something to wait for, and nobody else has.
+        return "blocked" if getattr(self.sink, "blocked", False) else "up"
 
     @property
     def reason(self) -> str:

@@ -49,6 +49,11 @@ class AmqpSink:
         return "" if self._link is None else self._link.blocked
 
     @property
+    def blocked(self) -> bool:
+        """Whether the broker has asked publishers to wait (connection.blocked)."""
+        return bool(self.waiting)
+
+    @property
     def stalled(self) -> bool:
         """Whether the present or last link was given up because nothing was confirmed."""
         return self._stalled if self._link is None else self._link.stalled

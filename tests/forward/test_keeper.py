@@ -43,6 +43,16 @@ async def test_waits_grow_while_the_far_end_is_away_and_start_anew_once_it_carri
     assert kept.attempts[-1] == 0
 
 
+async def test_a_link_is_blocked_when_its_far_end_asks_us_to_wait_and_not_when_somebody_else_has_to(kept):
+    await kept.wait_up()
+    kept.sink.waiting = "a receiver speaks another version"
+    assert (kept.state, kept.reason) == ("up", "")
+    kept.sink.blocked, kept.sink.waiting = True, "low on memory"
+    assert (kept.state, kept.reason) == ("blocked", "low on memory")
+    kept.sink.blocked, kept.sink.waiting = False, ""
+    assert (kept.state, kept.reason) == ("up", "")
+
+
 async def test_an_outage_is_logged_once_when_it_begins_and_once_when_it_ends(kept, caplog):
     caplog.set_level(logging.INFO)
     await kept.wait_up()
