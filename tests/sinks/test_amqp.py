@@ -53,6 +53,22 @@ def batch_to(queue: str, count: int, payload: bytes = b"x") -> list[Outgoing]:
     return [outgoing(queue, queue, n, payload) for n in range(count)]
 
 
+async def test_an_address_too_long_for_amqp_or_empty_is_refused_alone(
+    rabbitmq: RabbitMQ, opened: Opens
+) -> None:
+    """A template may make one of what a device wrote."""
+    queue = fresh_queue(rabbitmq, "long addresses")
+    sink = await opened()
+    batch = [outgoing(address, "n", n) for n, address in enumerate([queue, "ü" * 128, queue, "", queue])]
+    refusals = await sink.send_batch(batch)
+    assert [each.index for each in refusals] == [1, 3]
+    assert "the routing key has 256 bytes; AMQP allows 255" in refusals[0].reason
+    assert "no queue takes it" in refusals[1].reason
+    assert [properties.message_id for properties, _ in take_all(rabbitmq.url, queue)] == [
+        f"kit/n/{n}" for n in (0, 2, 4)
+    ]
+
+
 async def test_what_is_declared_is_there(rabbitmq: RabbitMQ, opened: Opens) -> None:
     sink = await opened(
         exchange="plant",
