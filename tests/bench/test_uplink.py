@@ -42,7 +42,7 @@ def _wait(gateway: Gateway, delivered: int, wait_s: float = 900) -> dict[str, An
     deadline = time.monotonic() + wait_s
     while (route := gateway.status()["routes"]["all"])["delivered"] < delivered:
         assert time.monotonic() < deadline, route
-        time.sleep(0.02)
+        time.sleep(0.1)  # a status costs the gateway a millisecond or two
     found: dict[str, Any] = route
     return found
 
