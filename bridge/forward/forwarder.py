@@ -44,6 +44,7 @@ from bridge.policy.account import Account, Reason, decode_note
 from bridge.policy.route import Route
 from bridge.sinks.base import Refusal
 from bridge.store import Committer, Entry, Log, Reader
+from bridge.store.log import READ_BYTES
 from bridge.store.passing import Passing
 
 __all__ = ["Forwarder"]
@@ -369,7 +370,10 @@ class Forwarder:
                 account.leave(len(gone), self._size(gone))
             self.reading.passed(sent.cut_skipped(end))
         position = self.reading.position
-        while position < end and (entries := self.reader.read(position, _SCAN_MESSAGES)):
+        # No more bytes than there are: at a bound that is all the time, and for a few messages.
+        while position < end and (
+            entries := self.reader.read(position, _SCAN_MESSAGES, min(end - position, READ_BYTES))
+        ):
             position = entries[-1].end
             gone = [entry for entry in entries if entry.position < end and self.reading.is_open(entry)]
             if self._counted is not None:

@@ -31,8 +31,7 @@ from tests.gateway import Gateway
 from tests.house.device import read_packets
 from tests.servers import free_port
 
-WINDOW = 200
-PAYLOAD_BYTES = 400
+WINDOW = 400
 # topic → (of a hundred messages, routes that want it)
 TOPICS = {
     "strict": (25, ("strict", "all")),
@@ -96,7 +95,7 @@ class Feed:
     `acknowledged` and `unknown` (sent, and the connection ended without a PUBACK) are by topic.
     """
 
-    def __init__(self, port: int, name: str, seed: int) -> None:
+    def __init__(self, port: int, name: str, seed: int, payload_bytes: int) -> None:
         self.acknowledged: Counter[str] = Counter()
         self.numbers: dict[str, set[int]] = {topic: set() for topic in TOPICS}
         self.unknown: list[tuple[str, int]] = []
@@ -104,7 +103,7 @@ class Feed:
         self.may_connect.set()
         self.connected = False
         self.sent_away = 0
-        self._port, self._name = port, name
+        self._port, self._name, self._padding = port, name, bytes(payload_bytes)
         self._luck = random.Random(seed)
         self._next = seed * 100_000_000
 
@@ -142,7 +141,7 @@ class Feed:
                 for topic, number in batch:
                     packet_id = packet_id % 60_000 + 1
                     flying[packet_id] = topic, number
-                    data.append(_publish(topic, number, packet_id))
+                    data.append(_publish(topic, b"%d:" % number + self._padding, number, packet_id))
                 writer.write(b"".join(data))
         finally:
             self.connected = False
@@ -152,9 +151,8 @@ class Feed:
                 await asyncio.sleep(0.02)  # a device that was sent away does not come back at once
 
 
-def _publish(topic: str, number: int, packet_id: int) -> bytes:
+def _publish(topic: str, payload: bytes, number: int, packet_id: int) -> bytes:
     about = Properties(message_expiry_interval_s=1) if topic == "aging" and number % 2 else None
-    payload = b"%d:" % number + bytes(PAYLOAD_BYTES)
     return codec.encode(Publish(topic, payload, 1, packet_id=packet_id, properties=about), 5)
 
 
@@ -197,14 +195,14 @@ def counted(gateway: Gateway) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("messages", "rounds"),
+    ("messages", "rounds", "payload_bytes"),
     [
-        pytest.param(50_000, 4, id="50-thousand"),
-        pytest.param(1_000_000, 16, id="1-million", marks=[pytest.mark.long, pytest.mark.timeout(1200)]),
+        pytest.param(50_000, 4, 400, id="50-thousand"),
+        pytest.param(1_000_000, 8, 100, id="1-million", marks=[pytest.mark.long, pytest.mark.timeout(1200)]),
     ],
 )
 async def test_every_acknowledged_message_is_in_one_account_of_each_route_that_wants_it(
-    tmp_path: Path, messages: int, rounds: int
+    tmp_path: Path, messages: int, rounds: int, payload_bytes: int
 ) -> None:
     endpoints = {name: f"tcp://127.0.0.1:{free_port()}" for name in SINKS}
     routes = {
@@ -216,7 +214,7 @@ async def test_every_acknowledged_message_is_in_one_account_of_each_route_that_w
         sinks={name: {"zeromq": {"bind": endpoint}} for name, endpoint in endpoints.items()},
         routes=routes,
     )
-    feeds = [Feed(gateway.port, f"feed-{nth}", nth + 1) for nth in range(4)]
+    feeds = [Feed(gateway.port, f"feed-{nth}", nth + 1, payload_bytes) for nth in range(4)]
     books = Books(feeds)
     ends = {
         "fast": FarEnd(endpoints["fast"], pause_s=0.01),
