@@ -40,7 +40,7 @@ from bridge.forward.parcel import pack_up, send_fit
 from bridge.forward.reading import PLACES, Reading
 from bridge.forward.strand import Strand
 from bridge.forward.under_way import Sent
-from bridge.policy.account import Account, Reason, decode_note
+from bridge.policy.account import Account, LeftFor, decode_note
 from bridge.policy.route import Route
 from bridge.sinks.base import Refusal
 from bridge.store import Committer, Entry, Log, Reader
@@ -56,6 +56,7 @@ _SCAN_MESSAGES: Final = 1000
 _SCAN_BUDGET: Final = 2000  # entries read in one stretch; then others get their turn
 _SKIPPED_MAX: Final = 10_000  # entries not to be sent that are remembered behind a batch
 _GIVE_BYTES: Final = 32 * 1024  # read at once when the oldest have to go
+_OVERDUE_EVERY_S: Final = 5.0  # looked for what is too old, while the sink is away
 
 
 class Forwarder:
@@ -157,7 +158,7 @@ class Forwarder:
         """Forward until stopped or cancelled; ends with the cursor saved."""
         try:
             while not self._stopping:
-                turn = await self.keeper.wait_up()
+                turn = await self._wait_up()
                 try:
                     await self._forward()
                 except SinkUnavailable as error:
@@ -166,6 +167,16 @@ class Forwarder:
                     await self._take_back()
         finally:
             self._save()
+
+    async def _wait_up(self) -> int:
+        """Wait for the sink. What becomes too old meanwhile goes, or it would take the room of the rest."""
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_OVERDUE_EVERY_S):
+                    return await self.keeper.wait_up()
+            while self._counted is None and (end := self.reading.overdue()) > self.reading.position:
+                self.let_go(end, "expired")
+                await asyncio.sleep(0)
 
     async def _forward(self) -> None:
         while self._in_flight or not (self._stopping or self.keeper.leaving):
@@ -348,7 +359,7 @@ class Forwarder:
 
     def _save(self) -> None:
         """Write down how far the cursor may move, and what became of all that it passes, at one stroke."""
-        leaving: Mapping[Reason, int] = {}
+        leaving: Mapping[LeftFor, int] = {}
         if self.account.leaving:
             leaving = Counter(reason for sent in self._in_flight for reason in sent.gone)
         stretches, not_saved = self.reading.settled.saved()
@@ -359,7 +370,7 @@ class Forwarder:
 
     # ---- giving up -----------------------------------------------------------------
 
-    def let_go(self, end: int, reason: Reason = "full_oldest") -> None:
+    def let_go(self, end: int, reason: LeftFor = "full_oldest") -> None:
         """Give up what lies before `end`; what of it is under way is delivered all the same, if it can be.
 
         Afterwards the cursor stands there, and nothing before it is needed from the log.

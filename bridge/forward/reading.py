@@ -36,6 +36,7 @@ PLACES: Final = 4  # batches under way at once
 _LIVE_TURNS: Final = 7
 _BATCH_S: Final = 0.5
 _SHARE_MIN: Final = 10
+_LOOK_MESSAGES: Final = 500  # looked at in one stretch for what is too old
 
 
 class Reading:
@@ -97,6 +98,24 @@ class Reading:
         if self.live is not None and self.split <= position < self.live.position:
             return False
         return self.settled.skip(position) == position
+
+    def overdue(self) -> int:
+        """Up to here nothing is to be sent any more: all of it is too old, or not for this route.
+
+        Looks at one stretch of the log, so there may be more; at the position where it began
+        there is nothing.
+        """
+        now_ns, jumps = self._clock.now_ns(), self._clock.jumps
+        position = self.position
+        for entry in self._reader.read(position, _LOOK_MESSAGES):
+            if (
+                self.wants(entry)
+                and self.is_open(entry)
+                and not self._route.expired(entry.message, now_ns, jumps)
+            ):
+                break
+            position = entry.end
+        return position
 
     # ---- whose turn it is ----------------------------------------------------------
 

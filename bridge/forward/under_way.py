@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from bridge.policy.account import Fate, Reason
+from bridge.policy.account import Fate, LeftFor
 from bridge.sinks.base import Refusal
 from bridge.store import Entry
 
@@ -49,9 +49,9 @@ class Sent:
         self.entries = entries
         self.skipped = skipped
         self.task = task
-        self.gone: list[Reason] = []
+        self.gone: list[LeftFor] = []
 
-    def let_go(self, end: int, reason: Reason) -> Sequence[Entry]:
+    def let_go(self, end: int, reason: LeftFor) -> Sequence[Entry]:
         """What lies before `end` is let go, if the far end does not take it; return what was not before."""
         begin = len(self.gone)
         gone = [entry for entry in self.entries[begin:] if entry.position < end]

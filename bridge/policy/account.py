@@ -29,9 +29,20 @@ import msgspec
 from bridge.message import Message
 from bridge.policy.route import Route
 
-__all__ = ["REASONS", "Account", "Fate", "Reason", "Tally", "decode_note", "decode_tally", "encode"]
+__all__ = [
+    "REASONS",
+    "Account",
+    "Fate",
+    "LeftFor",
+    "Reason",
+    "Tally",
+    "decode_note",
+    "decode_tally",
+    "encode",
+]
 
 Reason = Literal["full_oldest", "full_newest", "bound_oldest", "bound_newest"]
+LeftFor = Reason | Literal["expired"]  # why the oldest go: for room, or because it is too late for them
 Fate = Literal["delivered", "refused", "expired", "filtered", "damaged"] | Reason
 REASONS: Final[tuple[Reason, ...]] = ("full_oldest", "full_newest", "bound_oldest", "bound_newest")
 _NOTHING: Final[Mapping[str, int]] = MappingProxyType({})
@@ -302,7 +313,7 @@ class Account:
 
     def note(
         self,
-        leaving: Mapping[Reason, int],
+        leaving: Mapping[LeftFor, int],
         stretches: Iterable[tuple[int, int]] = (),
         not_saved: Mapping[str, int] = _NOTHING,
         position: int = 0,

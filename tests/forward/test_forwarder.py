@@ -48,6 +48,28 @@ async def handed(hall):
     return hall
 
 
+async def test_given_a_sink_that_stays_away_when_messages_become_too_old_then_they_take_no_room(
+    hall, monkeypatch
+):
+    """Only a reader finds what has expired, and a route whose sink is away does not read for sending."""
+    monkeypatch.setattr("bridge.forward.forwarder._OVERDUE_EVERY_S", 0.01)
+    route = hall.route(max_age_s=60, topic_filter="a")
+    now_ns = time.time_ns()
+    hall.run(route)
+    await hall.append(*range(1200), received_ns=now_ns - 61 * 10**9)
+    await hall.append(*range(5), topic="nobody's", received_ns=now_ns)
+    await hall.append("fresh", received_ns=now_ns)
+    await hall.append("late, and behind one that is not", received_ns=now_ns - 61 * 10**9)
+    fresh = hall.spool.uplink.read(0, 2000)[-2]
+    await until(lambda: route.cursor.position == fresh.position)
+    account = route.account
+    assert (account.accepted, account.stored, account.tally.expired) == (1202, 2, 1200)
+    hall.run(hall.keeper)
+    await hall.drained(route)
+    assert [each.message.payload for each in hall.sink.received] == [b"fresh"]
+    assert (account.accepted, account.tally.delivered, account.tally.expired) == (1202, 1, 1201)
+
+
 async def test_given_an_outage_when_the_sink_returns_then_all_arrive_in_order(hall):
     route = hall.route()
     hall.run()
