@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bridge.config.commands import broker_of, command_warnings
 from bridge.config.load import load
 from bridge.config.problem import ConfigProblems
 from bridge.config.routes import warnings
@@ -43,7 +44,7 @@ def run_gateway(
     from bridge import app  # brings the store, the broker and every sink
 
     def started(gateway: Gateway) -> None:
-        notes = warnings(config) + users_warnings(gateway.broker.logins.users)
+        notes = warnings(config) + command_warnings(config) + users_warnings(gateway.broker.logins.users)
         banner = _banner(config, [listener.url for listener in gateway.listeners], notes)
         print(banner, file=sys.stderr, flush=True)
 
@@ -98,7 +99,6 @@ def _zeromq_sink(config: Config) -> tuple[str, str]:
 
 def _banner(config: Config, listeners: list[str], notes: list[str]) -> str:
     """What a person wants to know once it runs: where it listens, where it keeps, where it sends."""
-    from bridge.config.commands import broker_of
     from bridge.sinks.options import describe
     from bridge.sources.options import describe_source
 

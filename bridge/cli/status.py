@@ -19,7 +19,7 @@ import msgspec
 
 from bridge.cli.columns import count, cut, size, span, table, wrapped
 from bridge.observe.escape import printable
-from bridge.observe.status import RouteStatus, Status
+from bridge.observe.status import CommandStatus, RouteStatus, Status
 
 __all__ = ["render", "show_status"]
 
@@ -177,13 +177,23 @@ def _commands(status: Status) -> Iterator[str]:
                     count(one.waiting),
                     count(one.stored + one.delivered),
                     count(one.expired),
-                    count(one.rejected + one.undeliverable),
+                    count(one.rejected + one.undeliverable + one.lost),
                 )
                 for name, one in status.commands.items()
             ],
             "<<<>>>>>",
-            notes=[one.reason for one in status.commands.values()],
+            notes=[_about(one) for one in status.commands.values()],
         )
+
+
+def _about(command: CommandStatus) -> str:
+    """Why nothing comes, and what may not come at all."""
+    notes = [command.reason] if command.reason else []
+    if command.lossy:
+        notes.append("may lose commands (confirm: none)")
+    if command.lost:
+        notes.append(f"{command.lost:,} came here and were lost")
+    return "; ".join(notes)
 
 
 def _lost(route: RouteStatus) -> str:

@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
-from bridge.config.commands import broker_of
+from bridge.config.commands import broker_of, command_warnings
 from bridge.config.doors import check_places
 from bridge.config.load import load
 from bridge.config.rights import load_access
@@ -64,7 +64,7 @@ def validate_file(path: Path) -> int:
     if config.tests:
         print(f"  tests     {_counted(config.tests, 'message')} tried, all as expected")
     print(f"  status    {config.web.listen if config.web else 'off'}")
-    for warning in warnings(config) + users_warnings(users):
+    for warning in warnings(config) + command_warnings(config) + users_warnings(users):
         print(f"  warning   {warning}")
     return 0
 

@@ -20,7 +20,7 @@ from bridge.sinks.amqp_options import AmqpOptions
 from bridge.sources.options import PREFETCH, AmqpSourceOptions
 from bridge.topic import check_topic_name
 
-__all__ = ["broker_of", "build_command", "check_commands", "prefetch_of"]
+__all__ = ["broker_of", "build_command", "check_commands", "command_warnings", "prefetch_of"]
 
 
 def build_command(config: Config, name: str) -> CommandRoute:
@@ -53,6 +53,20 @@ def broker_of(config: Config, model: Command) -> AmqpOptions | None:
 def prefetch_of(model: Command) -> int:
     """How many messages may be out and not settled."""
     return model.from_.options.prefetch or PREFETCH[model.receipt]
+
+
+def command_warnings(config: Config) -> list[str]:
+    """What is allowed and may cost commands, one sentence each."""
+    found = []
+    for name, model in config.commands.items():
+        options = model.from_.zeromq
+        if options is not None and options.confirm == "none":
+            behind = "the sender waits" if options.socket == "pull" else "the newest are let go"
+            found.append(
+                f"commands.{name}: may lose commands: with `confirm: none` nobody hears what became of them; "
+                f"behind {options.waiting_max:,} that wait here {behind}"
+            )
+    return found
 
 
 def check_commands(data: Any) -> Iterator[tuple[Path, str, int]]:

@@ -6,7 +6,8 @@
 A batch is one stretch of plain code and one commit. The next one is not asked for before
 that is done, so the order is that of the queue; what is unsettled meanwhile waits there.
 Where the store has no room, or fails, nothing is settled and the rest of the batch is
-tried again: the queue keeps what we cannot.
+tried again: the queue keeps what we cannot. A lossy source has no queue behind it: it
+counts as dropped what it has no more room for meanwhile, and what is unsettled when it closes.
 
 `waiting` has, for each command that no device has answered for, what the source calls it.
 Tags end with their link: the far end hands the message out again, and it is known by its
@@ -119,7 +120,12 @@ class Intake:
         """Why commands are left in the queue although the link is up; empty when they are not."""
         if self.waiting >= self.prefetch:
             return f"all {self.prefetch} places of prefetch are taken by commands that devices have to answer"
-        return self._no_room
+        return self._no_room or self.source.waiting
+
+    @property
+    def lost(self) -> int:
+        """Commands that a lossy source had and that came no further, since the start."""
+        return self.source.dropped
 
     async def run(self) -> None:
         """Take commands until cancelled."""
@@ -156,6 +162,7 @@ class Intake:
     def _give(self, batch: deque[Incoming]) -> tuple[list[tuple[Incoming, Command]], bool]:
         """Hand out what there is room for; the rest stays in the batch, and True says so."""
         given: list[tuple[Incoming, Command]] = []
+        keys: set[_Key] = set()
         now_ns = self._clock.now_ns()
         route, give = self.route, self._devices.give
         while batch and len(given) < GIVEN_MAX:
@@ -172,8 +179,12 @@ class Intake:
             if incoming.again and incoming.message_id and self._recognise(incoming, command.key):
                 batch.popleft()
                 continue
+            if incoming.again and command.key in keys:
+                return given, False  # sent twice in one breath: the first one is known when it is stored
             if not give(command):
                 return given, True
+            if incoming.message_id:
+                keys.add(command.key)
             batch.popleft()
             given.append((incoming, command))
         return given, False

@@ -213,6 +213,7 @@ _COMMAND_TOTAL = (
     ("rejected", "Commands that made no PUBLISH, had no room, or were refused.", "rejected"),
     ("undeliverable", "Commands for which nobody was subscribed.", "undeliverable"),
     ("repeated", "Commands handed out again, and known.", "repeated"),
+    ("lost", "Commands that came here and no further, with confirm: none.", "lost"),
 )
 
 

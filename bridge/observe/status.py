@@ -111,6 +111,8 @@ class CommandStatus(msgspec.Struct, frozen=True):
     rejected: int  # no valid PUBLISH, no room in a session, or refused by the device
     undeliverable: int  # nobody to give it to
     repeated: int  # handed out again, and known
+    lossy: bool = False  # confirm: none, it may lose commands
+    lost: int = 0  # of those: they came here and no further; what was lost on the way nobody knows
 
 
 class Status(msgspec.Struct, frozen=True):

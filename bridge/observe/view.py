@@ -124,7 +124,7 @@ class View:
             about = f"commands/{intake.route.name}"
             facts[f"{about}/state"] = intake.keeper.state
             facts[f"{about}/waiting"] = intake.waiting
-            for word in ("received", "stored", "delivered", "expired", "rejected", "undeliverable"):
+            for word in ("received", "stored", "delivered", "expired", "rejected", "undeliverable", "lost"):
                 facts[f"{about}/{word}"] = getattr(intake, word)
         return facts
 
@@ -183,6 +183,8 @@ def _command_status(intake: Intake, kind: str, address: str) -> CommandStatus:
         rejected=intake.rejected,
         undeliverable=intake.undeliverable,
         repeated=intake.repeated,
+        lossy=intake.source.lossy,
+        lost=intake.lost,
     )
 
 

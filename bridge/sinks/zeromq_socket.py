@@ -14,7 +14,7 @@ import asyncio
 import contextlib
 import errno
 import socket as sockets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import zmq
@@ -52,6 +52,10 @@ class Socket:
     ZeroMQ does not say whose connection it was. It lets go of a port a moment after it
     was told to: `rebind_s` is how long to wait for one that we have just had. With `probe` a
     call announces itself, to a far end that speaks first.
+
+    `plain` is a kind of socket that only listens, PULL or SUB: then there is no identity, and
+    nothing is read while `wants()` is false. What waits meanwhile is up to `heard_max` messages
+    from each peer; after that it is `look` that begins again.
     """
 
     def __init__(
@@ -68,10 +72,19 @@ class Socket:
         turned_away: Callable[[str, str], None],
         frame_bytes_max: int = FRAME_BYTES_MAX,
         probe: bool = False,
+        plain: int | None = None,
+        subscribe: Sequence[str] = (),
+        heard_max: int = HEARD_MAX,
+        wants: Callable[[], bool] = lambda: True,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._endpoint = endpoint
-        self._is_router = bind
+        self._binds = bind
+        self._is_router = bind and plain is None
+        self._plain = plain
+        self._subscribe = subscribe
+        self._heard_max = heard_max
+        self._wants = wants
         self._rebind_s = rebind_s
         self._heard = heard
         self._came = came
@@ -81,7 +94,8 @@ class Socket:
         self._frame_bytes_max = frame_bytes_max
         self._probe = probe
         context = zmq.Context.instance() if curve is None else curve.context
-        self._socket: zmq.Socket[bytes] | None = context.socket(zmq.ROUTER if bind else zmq.DEALER)
+        kind = plain if plain is not None else zmq.ROUTER if bind else zmq.DEALER
+        self._socket: zmq.Socket[bytes] | None = context.socket(kind)
         self._gate = Gate(curve, turned_away) if isinstance(curve, Server) else None
         self._monitor: zmq.Socket[bytes] | None = None
         self._connections: set[int] = set()  # descriptors of libzmq's own; only ever looked at
@@ -96,7 +110,7 @@ class Socket:
         socket.sndhwm = 0
         socket.setsockopt(zmq.MAXMSGSIZE, self._frame_bytes_max)
         # Answers are few; a peer that talks nonsense may not fill the memory with it.
-        socket.rcvhwm = HEARD_MAX
+        socket.rcvhwm = self._heard_max
         socket.setsockopt(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
         socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, HEARTBEAT_TIMEOUT_MS)
         socket.setsockopt(zmq.HEARTBEAT_TTL, HEARTBEAT_TTL_MS)
@@ -106,18 +120,22 @@ class Socket:
         if self._is_router:
             # Else a message to a receiver that has gone is dropped without a word.
             socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        if self._binds:
             socket.setsockopt(zmq.BACKLOG, BACKLOG)
-        else:
+        if self._plain is not None:
+            for prefix in self._subscribe:
+                socket.setsockopt(zmq.SUBSCRIBE, prefix.encode())
+        elif not self._binds:
             # Else a message waits for a connection that may lead to another receiver.
             socket.setsockopt(zmq.IMMEDIATE, 1)
             socket.setsockopt(zmq.PROBE_ROUTER, self._probe)
         # Whose call to us failed is the gate's affair; why ours did, the operator's.
-        self._monitor = socket.get_monitor_socket(_EVENTS if self._is_router else _EVENTS | CALL_FAILED)
+        self._monitor = socket.get_monitor_socket(_EVENTS if self._binds else _EVENTS | CALL_FAILED)
         self._loop.add_reader(self._monitor.fileno(), self._look_at_events)
         self._loop.add_reader(socket.fileno(), self.look)
         if self._gate is not None:
             await self._open(self._gate)
-        if self._is_router:
+        if self._binds:
             await self._bind(socket)
         else:
             socket.connect(self._endpoint)
@@ -170,7 +188,7 @@ class Socket:
     def look(self) -> None:
         """Take what is there; after a burst the others of the loop get a turn."""
         for _ in range(_BURST):
-            if not _has_news(self._socket):
+            if not (self._wants() and _has_news(self._socket)):
                 return
             assert self._socket is not None
             frames = self._socket.recv_multipart(zmq.NOBLOCK)
@@ -181,6 +199,11 @@ class Socket:
         """Find whatever a descriptor may have failed to say."""
         self.look()
         self._look_at_gate()
+
+    @property
+    def connected(self) -> bool:
+        """Whether anybody is there, as far as a connection tells."""
+        return bool(self._connections)
 
     def moves(self) -> bool:
         """Whether a connection has carried something since the last look, and has more to carry."""

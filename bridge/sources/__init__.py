@@ -12,7 +12,7 @@ from typing import Final, cast
 from bridge.errors import ConfigError
 from bridge.sinks.amqp_options import AmqpOptions
 from bridge.sources.base import Incoming, Reply, Settlement, Source
-from bridge.sources.options import PREFETCH, SOURCES, SourceOptions, describe_source
+from bridge.sources.options import PREFETCH, SOURCES, SourceOptions, ZeromqSourceOptions, describe_source
 
 __all__ = [
     "PREFETCH",
@@ -30,6 +30,7 @@ __all__ = [
 _SOURCES: Final = {
     "amqp": ("bridge.sources.amqp", "AmqpSource", "pip install 'edgespool[amqp]'"),
     "zeromq": ("bridge.sources.zeromq", "ZeromqSource", "pip install edgespool"),
+    "zeromq plain": ("bridge.sources.zeromq_plain", "PlainZeromqSource", "pip install edgespool"),
     "memory": ("bridge.sources.memory", "MemorySource", "pip install edgespool"),
 }
 
@@ -42,7 +43,8 @@ def create(
     `broker` says how to reach it, where there is one to be reached. Raises ConfigError with the
     line to type when the library of that kind is not installed.
     """
-    module_name, class_name, install = _SOURCES[kind]
+    plain = isinstance(options, ZeromqSourceOptions) and options.confirm == "none"
+    module_name, class_name, install = _SOURCES["zeromq plain" if plain else kind]
     try:
         module = import_module(module_name)
     except ModuleNotFoundError as error:

@@ -42,7 +42,8 @@ _PERSISTENT: Final = 2
 class AmqpSource:
     """One queue. `prefetch` is how many messages may be out and not settled."""
 
-    stalled = False
+    stalled = lossy = False
+    dropped = 0
 
     def __init__(
         self, name: str, options: AmqpSourceOptions, broker: AmqpOptions, prefetch: int, gateway: str

@@ -8,6 +8,10 @@ What was received and is not settled is still the far end's: when the link goes,
 hand it out again. So nothing is lost by a source that breaks, and a settlement that the
 far end did not hear costs a repetition.
 
+A `lossy` source has no such far end: what ZeroMQ has handed out, nobody else has. It keeps
+the promises but 3 to 7 (`bridge.sources.kit` says of each why), and counts in `dropped`
+what it had and could not hand on; what was lost on the way nobody knows.
+
 The ten promises that `bridge.sources.kit` checks of every source:
 
     1  messages come in the order in which the far end has them, each one once
@@ -56,11 +60,20 @@ class Settlement(msgspec.Struct, frozen=True, gc=False):
 class Source(Protocol):
     """One far end. Made without touching the world; nothing happens before `open`.
 
-    `waiting` says why nothing comes although nothing is broken, for the status.
+    `waiting` says why nothing comes although nothing is broken, for the status. `dropped`
+    counts since the start, and only where the source is `lossy`.
     """
 
     name: str
     waiting: str
+
+    @property
+    def lossy(self) -> bool:
+        """Whether it is the last one that has what it hands out."""
+
+    @property
+    def dropped(self) -> int:
+        """Messages that it had and let go: no room for them, or no time before it was closed."""
 
     @property
     def stalled(self) -> Any:

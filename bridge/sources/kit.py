@@ -24,7 +24,7 @@ from bridge.errors import SinkUnavailable
 from bridge.policy.incoming import Incoming
 from bridge.sources.base import Settlement, Source
 
-__all__ = ["CHECKS", "PREFETCH", "PromiseBroken", "Rig", "Sent"]
+__all__ = ["CHECKS", "LOSSY_CHECKS", "NOT_OF_LOSSY", "PREFETCH", "PromiseBroken", "Rig", "Sent"]
 
 T = TypeVar("T")
 
@@ -273,6 +273,18 @@ CHECKS: Final[dict[int, Callable[[Rig], Awaitable[None]]]] = dict(
     )
 )
 """The promises by the numbers of `bridge.sources.base`."""
+
+NOT_OF_LOSSY: Final = {
+    3: "what was handed out is nobody else's any more, so nothing comes again",
+    4: "nobody is told that something was accepted, so there is nothing to see of it",
+    5: "the far end is told no rejection and has no dead letters; the gateway counts it",
+    6: "ZeroMQ mends a broken connection by itself; to give it up would lose what waits in it",
+    7: "for the same reason there is nothing to close and to open",
+}
+"""What a lossy source does not promise, and why."""
+
+LOSSY_CHECKS: Final = {number: check for number, check in CHECKS.items() if number not in NOT_OF_LOSSY}
+"""The promises that hold for a lossy source too."""
 
 
 # ---- tools -----------------------------------------------------------------------

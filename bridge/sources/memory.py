@@ -24,7 +24,8 @@ __all__ = ["MemorySource"]
 class MemorySource:
     """Hands out what it was given; `queue` is what waits, `out` what is not settled, by tag."""
 
-    stalled = False
+    stalled = lossy = False
+    dropped = 0
 
     def __init__(
         self,

@@ -8,6 +8,8 @@
 
       doors:
         from: {zeromq: {bind: "tcp://127.0.0.1:5557"}}
+      lamps:
+        from: {zeromq: {connect: tcp://10.0.0.5:5558, socket: sub, subscribe: [lamps.], confirm: none}}
 
 With `sink` a source uses what that sink says of its broker, over a connection of its own.
 """
@@ -23,6 +25,7 @@ from bridge.sinks.amqp_options import AmqpOptions, Declaration, Name, Options, P
 from bridge.sinks.options import ZeromqOptions, describe
 
 __all__ = [
+    "HIGH_WATER_MARK",
     "PREFETCH",
     "SOURCES",
     "AmqpSourceOptions",
@@ -35,6 +38,7 @@ __all__ = [
 # By receipt. With `device` a command stays out until its device has answered, which may sleep: those for
 # others have to find room beside it.
 PREFETCH: Final = {"stored": 1_000, "device": 10_000}
+HIGH_WATER_MARK: Final = 1_000  # ZeroMQ's own
 PREFETCH_MAX: Final = 65_535  # a short integer of AMQP
 
 _OF_A_BROKER: Final = frozenset({"url", "urls", "sasl", "tls", "heartbeat", "open_timeout"})
@@ -82,15 +86,55 @@ class AmqpSourceOptions(Options):
 
 
 class ZeromqSourceOptions(ZeromqOptions):
-    """The acknowledged ZeroMQ protocol with the roles exchanged: senders call us, or we call one."""
+    """The acknowledged ZeroMQ protocol with the roles exchanged: senders call us, or we call one.
+
+    With `confirm: none` it is a plain PULL or SUB instead, which may lose commands.
+    """
 
     prefetch: Prefetch = None
+    confirm: Annotated[
+        Literal["batch", "none"],
+        Field(description="none: a plain socket, which acknowledges nothing and may lose commands"),
+    ] = "batch"
+    socket: Annotated[Literal["pull", "sub"] | None, Field(description="with confirm: none")] = None
+    subscribe: Annotated[
+        list[str] | None,
+        Field(min_length=1, description="with socket: sub, how addresses begin; all of them without it"),
+    ] = None
+    high_water_mark: Annotated[
+        int | None,
+        Field(ge=1, le=1_000_000, description="with confirm: none, messages that may wait here; 1000"),
+    ] = None
 
     @model_validator(mode="after")
     def _no_words_of_a_sink(self) -> ZeromqSourceOptions:
         if words := self.model_fields_set & {"window", "confirm_timeout"}:
             raise ValueError(f"{min(words)!r} is for sinks; how much may be out is 'prefetch' here")
         return self
+
+    @model_validator(mode="after")
+    def _lossy_on_purpose(self) -> ZeromqSourceOptions:
+        if self.confirm == "none" and self.socket is None:
+            raise ValueError(
+                "with 'confirm: none' write 'socket: pull' or 'socket: sub'; both may lose commands"
+            )
+        if self.confirm != "none" and self.socket is not None:
+            raise ValueError(
+                f"'socket: {self.socket}' acknowledges nothing and may lose commands; "
+                "write 'confirm: none' with it if that is all right, or leave it out"
+            )
+        if self.confirm != "none" and self.high_water_mark is not None:
+            raise ValueError(
+                "'high_water_mark' is for 'confirm: none'; how much may be out is 'prefetch' here"
+            )
+        if self.subscribe is not None and self.socket != "sub":
+            raise ValueError("'subscribe' is for 'socket: sub'; others get everything")
+        return self
+
+    @property
+    def waiting_max(self) -> int:
+        """The high-water mark of a plain socket, in messages."""
+        return self.high_water_mark or HIGH_WATER_MARK
 
 
 class MemorySourceOptions(Options):
@@ -116,6 +160,9 @@ def describe_source(options: SourceOptions, sink: AmqpOptions | None) -> str:
             where = options.broker(sink).describe().partition(" exchange=")[0]
             return f"{where} queue={options.queue}"
         case ZeromqSourceOptions():
-            return describe(options)
+            if options.socket is None:
+                return describe(options)
+            plain = describe(options).replace("zeromq", f"zeromq {options.socket}", 1)
+            return f"{plain} (may lose commands; high-water mark {options.waiting_max:,})"
         case MemorySourceOptions():
             return "memory"

@@ -32,19 +32,13 @@ from bridge.sinks.zeromq_socket import Socket
 from bridge.sources.base import Settlement
 from bridge.sources.options import ZeromqSourceOptions
 
-__all__ = ["ZeromqSource"]
+__all__ = ["FRAME_BYTES_MAX", "LOOK_S", "REBIND_S", "ZeromqSource", "incoming_of"]
 
 FRAME_BYTES_MAX: Final = 16 << 20  # the largest payload, or the metadata of a batch
 SENDERS_MAX: Final = 64
 REBIND_S: Final = 2.0
 LOOK_S: Final = 1.0
 DOUBTS: Final = 5  # libzmq may let go of a peer only after it has said that a connection went
-_AS_HEADERS: Final = (
-    "response_topic",
-    "user_properties",
-    "message_expiry_interval_s",
-    "payload_format_indicator",
-)
 _metadata: Final = msgspec.json.Decoder(list[dict[str, Any]]).decode
 
 
@@ -63,7 +57,8 @@ class _Batch:
 class ZeromqSource:
     """One endpoint and the senders that call on it, or that it calls."""
 
-    stalled = False
+    stalled = lossy = False
+    dropped = 0
 
     def __init__(self, name: str, options: ZeromqSourceOptions, prefetch: int, gateway: str) -> None:
         """Raises ConfigError when CURVE is asked for and libzmq cannot do it safely."""
@@ -260,7 +255,7 @@ class ZeromqSource:
                     self._gone(identity, self.waiting)
                 case _:  # PING, or a word of a later version
                     pass
-        except (ValueError, KeyError, TypeError, msgspec.MsgspecError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError, msgspec.MsgspecError) as error:
             self._tell(identity, b"SORRY", str(error)[:1000].encode())
 
     def _met_sender(self, identity: bytes, who: Who) -> None:
@@ -282,7 +277,7 @@ class ZeromqSource:
         if self._out and len(self._out) + len(about) > self._prefetch:
             raise ValueError(f"the window is {self._prefetch} messages")
         messages = [
-            _incoming(self._tag + nth, meta, payload)
+            incoming_of(self._tag + nth, meta, payload)
             for nth, (meta, payload) in enumerate(zip(about, payloads, strict=True), 1)
         ]
         self._tag += len(messages)
@@ -296,8 +291,11 @@ class ZeromqSource:
             self._tell(identity, b"ACK", number)
 
 
-def _incoming(tag: int, meta: dict[str, Any], payload: bytes) -> Incoming:
-    """One message in the words of AMQP; what has no word there is a header, as a sink writes it."""
+def incoming_of(tag: int, meta: dict[str, Any], payload: bytes) -> Incoming:
+    """One message in the words of AMQP; what has no word there is a header, as a sink writes it.
+
+    Raises KeyError, TypeError or ValueError for metadata that is none.
+    """
     headers = {**meta.get("headers", {}), "topic": meta["topic"]}
     for name in (
         "response_topic",

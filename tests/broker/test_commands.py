@@ -1,10 +1,14 @@
 """Commands from the cloud: to whom they go, what the cloud is told, and what a restart knows of them."""
 
+import asyncio
+import contextlib
 import errno
 import json
 
 import msgspec
 import pytest
+import zmq
+import zmq.asyncio
 
 from bridge.message import Properties
 from bridge.mqtt.packet import Puback, Pubcomp, Publish, Pubrec, Pubrel
@@ -607,3 +611,81 @@ async def test_a_program_sends_commands_over_zeromq_and_hears_which_are_refused(
     await until(lambda: not sender.left)
     assert sender.refused == [b"x"]
     await sender.stop()
+
+
+@pytest.fixture
+async def lossy(bare):
+    """A house of 1 MiB with one route from a plain socket, and a real sender at it."""
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def start(socket, sender, **options):
+            endpoint = f"tcp://127.0.0.1:{free_port()}"
+            about = {"bind": endpoint, "socket": socket, "confirm": "none"} | options
+            store = {"path": str(bare.folder / "spool"), "max_bytes": "1MiB"}
+            route = {"from": {"zeromq": about}, "to": "plant/{routing_key[1]}/set"}
+            await bare.start(commands={"set": route}, store=store)
+            await sleeper(bare)
+            far = zmq.asyncio.Context.instance().socket(sender)
+            stack.callback(far.close)
+            far.linger, far.sndhwm = 0, 10_000
+            far.connect(endpoint)
+            [intake] = bare.gateway.intakes
+            await until(lambda: intake.keeper.up)
+            return far, intake
+
+        yield start
+
+
+async def test_a_plain_sender_commands_a_device_and_what_is_unfit_is_counted(bare, lossy):
+    sender, intake = await lossy("pull", zmq.PUSH)
+    for frames in ([b"p.press-1", b"1"], [b"p.#", b"x"], [b"alone"], [b"p.press-1", b'{"id": "7"}', b"2"]):
+        await sender.send_multipart(frames)
+    await sender.send_multipart([b"p.press-1", b'{"id": "7"}', b"2"])  # known by its id
+    device = await awake(bare)
+    assert await device.receive(2) == [b"1", b"2"]
+    await until(lambda: intake.received == 5)
+    await until(lambda: intake.stored == 2)
+    assert (intake.rejected, intake.repeated, intake.lost) == (2, 1, 0)
+    said = bare.gateway.status().commands["set"]
+    assert (said.lossy, said.lost) == (True, 0)
+    assert "may lose commands; high-water mark 1,000" in said.address
+
+
+async def test_a_full_store_stops_a_pull_from_reading_and_nothing_is_lost(bare, lossy):
+    sender, intake = await lossy("pull", zmq.PUSH, prefetch=20)
+    bodies = [b"%03d" % number + b"x" * 4000 for number in range(90)]
+    for body in bodies:
+        await sender.send_multipart([b"p.press-1", body])
+    await until(lambda: "no room" in intake.held_back)
+    assert intake.stored < intake.received < len(bodies)
+    device = await awake(bare)
+    assert await device.receive(len(bodies)) == bodies
+    assert intake.lost == 0
+
+
+async def test_a_full_store_makes_a_sub_drop_the_newest_and_every_one_of_them_is_counted(bare, lossy):
+    sender, intake = await lossy("sub", zmq.XPUB, prefetch=10, high_water_mark=20)
+    assert await asyncio.wait_for(sender.recv(), 10) == b"\1"
+    bodies = [b"%03d" % number + b"x" * 4000 for number in range(300)]
+    for number, body in enumerate(bodies, 1):
+        await sender.send_multipart([b"p.press-1", body])
+        await until(lambda number=number: intake.received + intake.source.kept + intake.lost == number)
+    assert "no room" in intake.held_back
+    lost = intake.lost
+    assert lost > 100
+    device = await awake(bare)
+    assert await device.receive(len(bodies) - lost) == bodies[: len(bodies) - lost]
+    assert intake.lost == lost
+    await until(lambda: intake.stored == len(bodies) - lost)
+    assert bare.gateway.status().commands["set"].lost == lost
+
+
+async def test_what_a_stop_takes_with_it_is_counted_too(bare, lossy):
+    sender, intake = await lossy("pull", zmq.PUSH, prefetch=10)
+    bodies = [b"%03d" % number + b"x" * 4000 for number in range(300)]
+    for body in bodies:
+        await sender.send_multipart([b"p.press-1", body])
+    await until(lambda: "no room" in intake.held_back)
+    await asyncio.sleep(0.3)  # the rest lies in libzmq, where nobody can look
+    await bare.stop()
+    assert intake.stored + intake.lost == len(bodies)

@@ -152,6 +152,21 @@ def test_given_listeners_of_several_kinds_when_run_then_the_banner_and_the_statu
         gateway.kill()
 
 
+def test_a_source_of_commands_that_may_lose_some_is_called_so_when_validated(tmp_path):
+    path = tmp_path / "plant.yaml"
+    path.write_text(
+        "version: 1\n"
+        "commands:\n"
+        "  lamps: {from: {zeromq: {connect: 'tcp://h:1', socket: sub, confirm: none}}, to: a}\n"
+        "  doors: {from: {zeromq: {connect: 'tcp://h:2'}}, to: a}\n"
+    )
+    told = edgespool("validate", str(path))
+    assert told.returncode == 0
+    assert "zeromq sub connect tcp://h:1 (may lose commands; high-water mark 1,000) -> a" in told.stdout
+    assert "  warning   commands.lamps: may lose commands" in told.stdout
+    assert told.stdout.count("may lose commands") == 2
+
+
 def test_given_a_certificate_that_is_missing_when_validated_then_it_is_told_before_the_start(tmp_path):
     path = tmp_path / "plant.yaml"
     path.write_text(

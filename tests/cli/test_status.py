@@ -52,6 +52,7 @@ async def test_given_a_gateway_when_asked_then_a_table(address):
     assert "in memory: it may lose messages, and counts since the start" in out
     why = "1 oldest, the store was full, 3 newest, the route was at its bound, 1 damaged"
     assert why in " ".join(out.split())
+    assert "may lose commands (confirm: none); 39 came here and were lost" in " ".join(out.split())
     (sink,) = [at for at, line in enumerate(lines) if line.startswith("cloud")]
     assert "down" in lines[sink]
     assert lines[sink + 1] == "  connection refused"

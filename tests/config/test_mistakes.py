@@ -175,6 +175,17 @@ MISTAKES = [
     (COMMANDS + "from: {zeromq: ‸{}}, to: a}", "exactly one of 'bind'"),
     (COMMANDS + "from: {zeromq: ‸{bind: tcp://127.0.0.1:1, window: 9}}, to: a}", "is 'prefetch' here"),
     (COMMANDS + "from: {zeromq: ‸{bind: 'tcp://*:5557'}}, to: a}", "can be reached from outside"),
+    (COMMANDS + "from: {zeromq: ‸{connect: tcp://h:1, confirm: none}}, to: a}", "write 'socket: pull' or"),
+    (COMMANDS + "from: {zeromq: ‸{connect: tcp://h:1, socket: pull}}, to: a}", "write 'confirm: none'"),
+    (COMMANDS + "from: {zeromq: ‸{connect: tcp://h:1, high_water_mark: 9}}, to: a}", "'prefetch' here"),
+    (
+        COMMANDS + "from: {zeromq: ‸{bind: ipc:///a, confirm: none, socket: pull, subscribe: [a]}}, to: a}",
+        "is for 'socket: sub'",
+    ),
+    (
+        COMMANDS + "from: {zeromq: {connect: tcp://h:1, confirm: none, socket: ‸push}}, to: a}",
+        "must be 'pull' or 'sub'",
+    ),
 ]  # fmt: skip
 
 

@@ -78,6 +78,17 @@ STATUS = Status(
             "all 10000 places of prefetch are taken",
             "device",
             *(21, 22, 23, 24, 25, 26, 27, 28),
-        )
+        ),
+        "lamps": CommandStatus(
+            "zeromq",
+            "zeromq sub connect tcp://10.0.0.5:5558 (may lose commands; high-water mark 1,000)",
+            "up",
+            "2025-11-23T20:00:00Z",
+            "",
+            "stored",
+            *(31, 32, 33, 34, 35, 36, 37, 38),
+            lossy=True,
+            lost=39,
+        ),
     },
 )

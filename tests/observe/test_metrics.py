@@ -74,6 +74,8 @@ EXPECTED = [
     ("edgespool_command_rejected_total", {"command": "setpoints"}, 26),
     ("edgespool_command_undeliverable_total", {"command": "setpoints"}, 27),
     ("edgespool_command_repeated_total", {"command": "setpoints"}, 28),
+    ("edgespool_command_lost_total", {"command": "setpoints"}, 0),
+    ("edgespool_command_lost_total", {"command": "lamps"}, 39),
 ]
 
 
@@ -93,7 +95,9 @@ def test_every_number_of_the_status_is_there(generate, parser):
     for name, labels, value in EXPECTED:
         assert seen[(name, tuple(sorted(labels.items())))] == value, name
     own = {key for key in seen if key[0].startswith("edgespool_")}
-    assert len(own) == len(EXPECTED) + 9  # the other nine numbers of the route `all`
+    assert (
+        len(own) == len(EXPECTED) + 9 + 9
+    )  # the other numbers of the route `all`, and of the commands `lamps`
 
 
 def test_the_process_tells_its_memory_and_when_it_started():
