@@ -4,6 +4,8 @@ import asyncio
 import contextlib
 import errno
 import json
+import sys
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -689,3 +691,33 @@ async def test_what_a_stop_takes_with_it_is_counted_too(bare, lossy):
     await asyncio.sleep(0.3)  # the rest lies in libzmq, where nobody can look
     await bare.stop()
     assert intake.stored + intake.lost == len(bodies)
+
+
+async def test_the_sender_that_we_hand_out_sends_each_once_though_the_gateway_starts_again(bare):
+    endpoint = f"tcp://127.0.0.1:{free_port()}"
+    about = {"from": {"zeromq": {"bind": endpoint}}, "to": "plant/{routing_key[1]}/set"}
+    program = Path(__file__).parents[2] / "deploy" / "receivers" / "sender.py"
+
+    async def send(address, lines):
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, program, endpoint, address),
+            stdin=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        _, said = await asyncio.wait_for(process.communicate(b"\n".join(lines)), 60)
+        return process.returncode, said.decode()
+
+    lines = [b"%d" % number for number in range(2_000)]
+    await bare.start(commands={"set": about})
+    await sleeper(bare)
+    sending = asyncio.ensure_future(send("p.press-1", lines))
+    await until(lambda: bare.gateway.intakes[0].stored > 100)
+    await bare.stop()
+    assert not sending.done()
+    await bare.start(commands={"set": about})
+    assert await sending == (0, "")
+    device = await awake(bare)
+    assert await device.receive(len(lines)) == lines
+    code, said = await send("p.#", [b"x"])
+    assert code == 1
+    assert said.startswith("refused: x: 'plant/#/set' is no topic")
