@@ -31,7 +31,7 @@ run: $(VENV)/.runtime  ## start the gateway (ARGS="plant.yaml --web off")
 # closing line of pytest stays the last line of a good run.
 test: services environments  ## lint, and every test that takes seconds
 	@linted=0; $(MAKE) --no-print-directory lint || linted=1; \
-	$(BIN)/python -m pytest -m "not long" --durations=15 $(TESTS); tested=$$?; \
+	$(BIN)/python -m tests.halves $(TESTS); tested=$$?; \
 	if [ $$linted -ne 0 ]; then echo "make lint failed: see above" >&2; exit 1; fi; \
 	exit $$tested
 
