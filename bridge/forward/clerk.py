@@ -57,22 +57,24 @@ class Clerk(Generic[OrderT, OutcomeT]):
         what = self._what
         try:
             outcome = await self._work(name, self._desk.order(name))
-            log.info("%s done %s=%s %s", what, what, name, _facts(outcome))
+            counts = _counts(outcome)
+            facts = " ".join(f"{fact}=%d" for fact in counts)
+            log.info(f"{what} done {what}=%s {facts}", name, *counts.values())
         except asyncio.CancelledError:
             if name not in self._desk.taken():
-                log.info("%s stopped %s=%s", what, what, name)
+                log.info(f"{what} stopped {what}=%s", name)
                 self._desk.forget(name)
             raise
         except Exception as error:
             # Whoever asked waits for an answer, whatever it is that went wrong.
-            log.warning("%s failed %s=%s reason=%s", what, what, name, error)
+            log.warning(f"{what} failed {what}=%s reason=%s", name, error)
             outcome = self._desk.failure(str(error))
         finally:
             del self._running[name]
         self._desk.finish(name, outcome)
 
 
-def _facts(outcome: Outcome | LetterOutcome) -> str:
+def _counts(outcome: Outcome | LetterOutcome) -> dict[str, int]:
     """What was counted; texts may be a far end's, and are for whoever asked."""
     told = msgspec.structs.asdict(outcome)
-    return " ".join(f"{name}={value}" for name, value in told.items() if isinstance(value, int))
+    return {name: value for name, value in told.items() if isinstance(value, int)}

@@ -278,7 +278,7 @@ class Intake:
         counter = DELIVERED if outcome == "answered" else outcome
         setattr(self, counter, getattr(self, counter) + 1)
         if outcome in FAILURES and self._may_log():
-            log.warning("command %s route=%s topic=%s reason=%s", outcome, self.route.name, topic, reason)
+            log.warning(f"command {outcome} route=%s topic=%s reason=%s", self.route.name, topic, reason)
 
     def _may_log(self) -> bool:
         now = self._loop.time()

@@ -139,7 +139,7 @@ class Keeper:
 
     def _sad(self, reason: str) -> None:
         if self._reason == _NEW:
-            log.warning("%s away %s=%s reason=%s", self._what, self._what, self.sink.name, reason)
+            log.warning(f"{self._what} away {self._what}=%s reason=%s", self.sink.name, reason)
         self._reason, self.stalled = reason, False
 
     def _opened(self) -> None:
@@ -153,14 +153,8 @@ class Keeper:
         now_ns = time.time_ns()
         away_s = (now_ns - self.since_ns) / 1e9
         self.since_ns, self.since_s, self._reason = now_ns, time.monotonic(), ""
-        log.info(
-            "%s up %s=%s away_s=%.1f retries=%d",
-            self._what,
-            self._what,
-            self.sink.name,
-            away_s,
-            self._attempt,
-        )
+        what = self._what
+        log.info(f"{what} up {what}=%s away_s=%.1f retries=%d", self.sink.name, away_s, self._attempt)
 
     def _gone(self, reason: str) -> None:
         """The link is no more. An outage that goes on is neither said nor dated again."""
@@ -172,4 +166,4 @@ class Keeper:
         if was_up:
             self.since_ns, self.since_s = time.time_ns(), time.monotonic()
             what = "stalled" if self.stalled else "away"
-            log.warning("%s %s %s=%s reason=%s", self._what, what, self._what, self.sink.name, reason)
+            log.warning(f"{self._what} {what} {self._what}=%s reason=%s", self.sink.name, reason)

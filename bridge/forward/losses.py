@@ -42,8 +42,10 @@ class Losses:
             if not any(new.values()) or now_s - self._said_at.get(route, -EVERY_S) < EVERY_S:
                 continue
             self._said[route], self._said_at[route] = dict(counts), now_s
-            facts = " ".join(f"{reason}={count}" for reason, count in new.items() if count)
-            log.warning("%s route=%s %s total=%d", self._event, route, facts, sum(counts.values()))
+            gone = {reason: count for reason, count in new.items() if count}
+            facts = " ".join(f"{reason}=%d" for reason in gone)
+            total = sum(counts.values())
+            log.warning(f"{self._event} route=%s {facts} total=%d", route, *gone.values(), total)
 
     async def run(self) -> None:
         """Look every second until cancelled; then say what is left."""

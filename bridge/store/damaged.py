@@ -39,7 +39,7 @@ class Damaged:
         except OSError as error:
             kept = f"not ({error.strerror})"
         what = "torn tail cut" if torn else "damage skipped"
-        log.warning("%s log=%s begin=%d end=%d kept=%s", what, self._name, begin, end, kept)
+        log.warning(f"{what} log=%s begin=%d end=%d kept=%s", self._name, begin, end, kept)
 
     def set_aside(self, path: str, size: int, *, move: bool) -> bool:
         """Leave out a file that is no segment of its log; return whether anything was in it."""

@@ -1,16 +1,20 @@
 """One record, three spellings, and nobody can forge a fourth."""
 
+import ast
 import io
 import json
 import logging
 import os
 import re
+from pathlib import Path
 
 import pytest
 
 from bridge.observe.escape import printable
 from bridge.observe.logs import Form, choose_form, formatter, setup
 
+ROOT = Path(__file__).parents[2]
+LEVELS = ("debug", "info", "warning", "error", "exception", "critical")
 FORMS: list[Form] = ["short", "logfmt", "journal", "json"]
 
 
@@ -39,6 +43,24 @@ def test_the_template_says_which_words_are_facts(template, args, line):
     assert told("logfmt", template, *args) == (
         f"ts=2025-11-23T20:41:07.120Z level=info logger=bridge.store.log {line}"
     )
+
+
+LOGS = [
+    pytest.param(call.args[0], id=f"{path.relative_to(ROOT)}:{call.lineno}")
+    for path in sorted((ROOT / "bridge").rglob("*.py"))
+    for call in ast.walk(ast.parse(path.read_text()))
+    if isinstance(call, ast.Call) and ast.unparse(call.func) in [f"log.{level}" for level in LEVELS]
+]
+
+
+@pytest.mark.parametrize("template", LOGS)
+def test_every_line_of_the_log_begins_with_an_event_that_is_always_the_same(template):
+    """Who looks for an event, or counts it, cannot do so when it is made of what happened."""
+    assert isinstance(template, ast.Constant | ast.JoinedStr)
+    parts = template.values if isinstance(template, ast.JoinedStr) else [template]
+    text = "".join(str(part.value) if isinstance(part, ast.Constant) else "word" for part in parts)
+    event = text.partition("=")[0]
+    assert "%" not in event
 
 
 FORGERIES = [
