@@ -15,6 +15,7 @@ from bridge.config.words import Section
 from bridge.policy.batch import BatchLimits
 from bridge.policy.dress import EnvelopeKind, check_level_names
 from bridge.policy.pack import ZSTD_INSTALL, Compression, Format, has_zstd
+from bridge.policy.retry import PATIENCE_S_MAX, RetryLimits
 from bridge.policy.route import PRIORITY, Durability, WhenFull
 from bridge.policy.sieve import parse_sample
 from bridge.policy.units import ByteRate, Duration, Rate, Size
@@ -24,6 +25,7 @@ from bridge.topic import TOPIC_BYTES_MAX, Pattern
 __all__ = ["Batch", "Drain", "Fallback", "Pace", "Route", "TopicFilters"]
 
 _BATCH: Final = BatchLimits()
+_RETRY: Final = RetryLimits()
 HEADERS_MAX: Final = 64
 _HEADER_NAME: Final = re.compile(r"[!-~]{1,128}\Z")
 
@@ -134,6 +136,24 @@ class Drain(Pace):
     live: Annotated[Pace, Field(default_factory=Pace, description="how fast what has not waited goes")]
 
 
+class Retry(Section):
+    """What is tried again before it goes to the dead letters."""
+
+    tries: Annotated[int, Field(ge=1, le=100, description="how often in all")] = _RETRY.tries
+    wait: Annotated[
+        Duration, Field(ge=0.1, le=PATIENCE_S_MAX, description="how long to wait before the next")
+    ] = _RETRY.wait_s
+
+    @model_validator(mode="after")
+    def _within_patience(self) -> Retry:
+        if RetryLimits(self.tries, self.wait).patience_s > PATIENCE_S_MAX:
+            raise ValueError(
+                f"{self.tries} tries, {self.wait:g}s apart, take {(self.tries - 1) * self.wait:g}s, and the "
+                f"messages behind wait as long; at most {PATIENCE_S_MAX:g}s in all: lower one"
+            )
+        return self
+
+
 class Route(Section):
     """Which messages go to which sinks. Its name is also the name of its cursor on the disk."""
 
@@ -174,6 +194,10 @@ class Route(Section):
         Compression | None, AfterValidator(_check_compress), Field(description="how a pack is compressed")
     ] = None
     drain: Annotated[Drain, Field(default_factory=Drain)]
+    retry: Annotated[
+        Retry | None,
+        Field(description="how often a message is tried that the far end refuses; once without it"),
+    ] = None
     max_age: Annotated[Duration | None, Field(description="older messages are not sent any more")] = None
     max_messages: Annotated[
         int | None, Field(ge=1, description="messages that may wait for the sink; beyond, when_full decides")
@@ -199,6 +223,11 @@ class Route(Section):
             raise ValueError(
                 f"has {rule}, which needs messages in their order, and drain.order live_first, which changes "
                 "it; leave one out"
+            )
+        if rule and self.retry is not None and self.retry.tries > 1:
+            raise ValueError(
+                f"has {rule}, which needs messages in their order, and retry, which lets some wait while "
+                "others go on; leave one out"
             )
         return self
 

@@ -21,6 +21,7 @@ from bridge.policy.fields import Fields
 from bridge.policy.lanes import lane_names
 from bridge.policy.pace import Drain, PaceLimits
 from bridge.policy.pack import Pack
+from bridge.policy.retry import ONE_TRY, RetryLimits
 from bridge.policy.route import Route
 from bridge.policy.sieve import Deadband, parse_sample
 from bridge.policy.spelling import did_you_mean
@@ -66,6 +67,7 @@ def build_routes(config: Config, cursors: Collection[str] = ()) -> list[Route]:
             fallback=None if route.fallback is None else (route.fallback.to, route.fallback.after),
             pack=None if route.pack == "none" else Pack(route.pack, route.compress),
             drain=_drain(route.drain),
+            retry=ONE_TRY if route.retry is None else RetryLimits(route.retry.tries, route.retry.wait),
         )
         for name, route in config.routes.items()
         for lane, sink in zip(lane_names(name, route.to, cursors), route.to, strict=True)

@@ -6,9 +6,9 @@ round trip. What the sink has confirmed is settled; the cursor moves over the
 longest settled prefix. When the link breaks, everything not settled is read
 again from the cursor and goes out again under the same ids.
 
-What the far end refuses for good is written to the dead letters, with its
-reason, and only then settled: a message is always in the log, in the dead
-letters or in the cloud.
+What the far end refuses is tried again, if the route says so (`bridge.forward.retrying`),
+or written to the dead letters, with its reason, and only then settled: a message is
+always in the log, in the dead letters or in the cloud.
 
 What has become of each message is in the route's Account, and is saved in one slot with
 the position (`bridge.policy.account`). A message counts when the cursor passes it, or
@@ -27,19 +27,20 @@ import contextlib
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 from bridge.clock import Clock
 from bridge.errors import SinkUnavailable
 from bridge.forward.fallback import Fallback
 from bridge.forward.keeper import Keeper
-from bridge.forward.letters import DeadLetter, Letters
+from bridge.forward.letters import Letters
 from bridge.forward.packing import Packer, sender
 from bridge.forward.parcel import pack_up, send_fit
 from bridge.forward.reading import PLACES, Reading
+from bridge.forward.retrying import Retrying
 from bridge.forward.strand import Strand
-from bridge.forward.under_way import Sent
+from bridge.forward.under_way import Sent, without
 from bridge.policy.account import Account, LeftFor, decode_note
 from bridge.policy.route import Route
 from bridge.sinks.base import Refusal
@@ -84,15 +85,14 @@ class Forwarder:
         note = decode_note(self.cursor.note)
         self.account = Account(route, note.tally)
         self.account.give_way = self.give_way
-        self._letters = letters
         self._packer = None if route.pack is None else Packer(route.pack)
-        self._committer = committer
         self._clock = clock or Clock()
         self._id_prefix = f"{gateway}/{uplink.epoch:08x}/"
         position = self.cursor.position
         self._start = uplink.durable  # what lies before this was there at the start
         self.reading = Reading(route, self.reader, self.account, self._clock, note.stretches(position))
         self.sifter = self.reading.sifter
+        self._retrying = Retrying(route, letters, self._id_prefix)
         self._in_flight: deque[Sent] = deque()
         self._caught_up = False  # whether the last look found nothing more
         # How far `count_backlog` has got; None when it is done.
@@ -117,7 +117,7 @@ class Forwarder:
         """When the oldest message of the backlog arrived; 0 when there is none."""
         reading = self.reading
         first = [sent.entries[0] for sent in self._in_flight if sent.entries]
-        first += reading.main.batch.entries[:1]
+        first += [*self._retrying.oldest[:1], *reading.main.batch.entries[:1]]
         oldest = min(first, key=lambda entry: entry.position, default=None)
         if oldest is None or oldest.position > reading.position:
             for entry in self.reader.read(reading.position, _SCAN_MESSAGES):
@@ -187,7 +187,8 @@ class Forwarder:
                 continue
             if not self._in_flight and self.reading.is_empty:
                 self.reading.close()
-                if self._caught_up and self._counted is None and (missing := self.account.caught_up()):
+                whole = self._caught_up and self._counted is None and not self._retrying
+                if whole and (missing := self.account.caught_up()):
                     log.warning("messages missing route=%s count=%d", self.route.name, missing)
                 self._save()
             await self._wait(due_in_s)
@@ -198,8 +199,11 @@ class Forwarder:
         if self.keeper.leaving:
             return None
         now_s = time.monotonic()
-        turns = self.reading.turns(self.keeper.line.places(self.route.priority, PLACES))
-        due_in_s = [self._fill_from(strand, places, now_s) for strand, places in turns]
+        places = self.keeper.line.places(self.route.priority, PLACES)
+        due_in_s = [self._fill_again(places, now_s)]
+        if not self._retrying.full:
+            turns = self.reading.turns(places)
+            due_in_s += [self._fill_from(strand, places, now_s) for strand, places in turns]
         self._tell_line()
         return min((each for each in due_in_s if each is not None), default=None)
 
@@ -207,19 +211,34 @@ class Forwarder:
         full = len(self._in_flight) >= PLACES
         self.keeper.line.tell(self.route.name, self.route.priority, full=full)
 
+    def _fill_again(self, places: int, now_s: float) -> float | None:
+        """Send what is to be tried again, and what was held back behind it, before anything new."""
+        limits = self.route.batch
+        while self._retrying and len(self._in_flight) < places and not self._stopping:
+            entries = self._retrying.next(limits.messages, limits.bytes, now_s)
+            if not entries:
+                return self._retrying.wait_s(now_s)
+            # Newer ones have gone before these; under `live_first` the far end wants to know.
+            task = self._launch(entries, replayed=self.route.drain.live_first)
+            self._in_flight.append(Sent(entries, [], entries[0].position, entries[-1].end, task, again=True))
+        return None
+
     def _fill_from(self, strand: Strand, places: int, now_s: float) -> float | None:
         reading, batch = self.reading, strand.batch
         most, bytes_max = reading.most(strand), self.route.batch.bytes
         scanned = 0
         while len(self._in_flight) < places and not self._stopping:
+            if self._retrying.full:
+                return 0.0  # what was refused has its last try now
             if not batch.full and len(batch) < most:
                 if scanned >= _SCAN_BUDGET:
                     # A route that wants little reads much, and the loop is not its own.
                     if batch.ready(now_s):
                         self._send(strand, now_s)
                     return 0.0
-                position = max(strand.position, self.cursor.position)
-                if self._counted is not None and self._counted <= position < self._start:
+                position = reading.settled.skip(max(strand.position, self.cursor.position))
+                counted = self._counted if position < self._start else None
+                if counted is not None and counted <= position:
                     return 0.0
                 if len(strand.skipped) >= _SKIPPED_MAX and (batch or self._in_flight):
                     if self._in_flight:
@@ -227,7 +246,8 @@ class Forwarder:
                     if wait_s := self._send(strand, now_s):
                         return wait_s
                     continue
-                if entries := reading.read(strand, most - len(batch), bytes_max - batch.body_bytes, now_s):
+                room = bytes_max - batch.body_bytes
+                if entries := reading.read(strand, most - len(batch), room, now_s, counted):
                     scanned += len(entries)
                     reading.take(strand, entries, now_s)
                     continue
@@ -252,14 +272,24 @@ class Forwarder:
             return wait_s
         is_behind = self.reading.is_behind(strand)
         entries, skipped, begin, end = strand.cut(count)
-        fit, unfit = pack_up(self.route.dress, entries, self._id_prefix, replayed=is_behind)
+        held: list[Entry] = []
+        if self._retrying:
+            entries, held = self._retrying.hold_back(entries)
+        if not entries:
+            self.reading.settle(without((begin, end), held), skipped)
+            return 0.0
+        task = self._launch(entries, replayed=is_behind)
+        self._in_flight.append(Sent(entries, skipped, begin, end, task, now_s if is_behind else None, held))
+        return 0.0
+
+    def _launch(self, entries: list[Entry], *, replayed: bool) -> asyncio.Task[list[Refusal]]:
+        fit, unfit = pack_up(self.route.dress, entries, self._id_prefix, replayed=replayed)
         send = sender(self._packer, self.keeper.sink.send_batch)
         # Tasks begin in the order of their making, so batches take their place in
         # the sink's line in the order of the log.
         task = asyncio.create_task(send_fit(send, fit, unfit) if unfit else send(fit))
         task.add_done_callback(self._sent)
-        self._in_flight.append(Sent(entries, skipped, begin, end, task, now_s if is_behind else None))
-        return 0.0
+        return task
 
     def _sent(self, task: asyncio.Task[list[Refusal]]) -> None:
         self._news.set()
@@ -286,61 +316,45 @@ class Forwarder:
         except SinkUnavailable as error:
             self._settle_part(sent, error.confirmed)
             raise
-        if refusals:
-            await self._bury(sent.entries, refusals)
+        given_up = self._retrying.given_up(sent, refusals) if refusals else []
+        if given_up:
+            await self._retrying.bury(given_up, self.keeper.sink.name)
         self._in_flight.popleft()
-        self._confirm(sent, len(sent.entries), len(refusals), sent.end)
+        kept = self._retrying.answered(sent, refusals, given_up, time.monotonic())
+        self._confirm(sent, len(sent.entries), sent.end, [one.entry for one in given_up], kept)
         if sent.sent_s is not None:
             self.reading.took(time.monotonic() - sent.sent_s)
         self.keeper.confirmed()
         self._save()
 
-    def _confirm(self, sent: Sent, count: int, refused: int, end: int) -> None:
-        """Settle a batch up to `end`: its first messages are the far end's, but for those that it refused."""
-        entries, gone = sent.confirm(count)
-        account = self.account
-        if gone:
-            account.leave(-gone, -self._size(entries[:gone]))
-        account.passed("refused", refused, 0)
-        account.passed("delivered", count - refused, self._size(entries))
-        fates = self.reading.passed(sent.cut_skipped(end))
-        fates.update(delivered=count - refused, refused=refused)
-        self.reading.settled.add(sent.begin, end, fates)
-        sent.begin = end
+    def _confirm(
+        self, sent: Sent, count: int, end: int, refused: Sequence[Entry] = (), kept: Sequence[Entry] = ()
+    ) -> None:
+        """Settle a batch up to `end`: its first messages are the far end's, but for those that it refused.
 
-    def _size(self, entries: Iterable[Entry]) -> int:
-        account = self.account
-        return 0 if account.max_bytes is None else sum(account.size(entry.message) for entry in entries)
+        What is `kept` of these is to be tried again, unless it was let go meanwhile.
+        """
+        reasons = sent.gone
+        entries, gone = sent.confirm(count)
+        stretches = sent.stretches(end, entries, kept)
+        if gone:
+            self.account.leave(-gone, -self.reading.size(entries[:gone]))
+        if refused or kept:
+            waiting = {entry.position for entry in kept}
+            for entry, reason in zip(entries, reasons, strict=False):
+                if entry.position in waiting:
+                    self.account.passed(reason, 1, self.reading.size((entry,)))
+            others = waiting | {entry.position for entry in refused}
+            entries = [entry for entry in entries if entry.position not in others]
+        self.reading.settle(stretches, sent.cut_skipped(end), entries, refused)
+        sent.begin = end
 
     def _settle_part(self, sent: Sent, confirmed: int) -> None:
         """The link broke, but the far end owns the first messages of its oldest batch: not those again."""
         if confirmed:
-            self._confirm(sent, confirmed, 0, sent.entries[confirmed - 1].end)
+            self._confirm(sent, confirmed, sent.entries[confirmed - 1].end)
             self.keeper.confirmed()
             self._save()
-
-    async def _bury(self, entries: list[Entry], refusals: list[Refusal]) -> None:
-        """Write refused messages to the dead letters; they are safe there afterwards."""
-        now_ns = time.time_ns()
-        while True:
-            for refusal in refusals:
-                entry = entries[refusal.index]
-                letter = DeadLetter(
-                    id=self._id_prefix + str(entry.sequence),
-                    route=self.route.name,
-                    sink=self.keeper.sink.name,
-                    reason=refusal.reason,
-                    refused_at_ns=now_ns,
-                )
-                self._letters.bury(entry, letter)
-            error = await self._committer.flush()
-            if error is None:
-                break
-            await asyncio.sleep(1)  # the disk is full or failing: the message stays in the log until then
-        log.warning(
-            "messages refused route=%s sink=%s count=%d reason=%s",
-            self.route.name, self.keeper.sink.name, len(refusals), refusals[0].reason,
-        )  # fmt: skip
 
     async def _take_back(self) -> None:
         """Nothing under way any more: what is not settled will be read again from the cursor."""
@@ -349,11 +363,12 @@ class Forwarder:
         await asyncio.gather(*(sent.task for sent in self._in_flight), return_exceptions=True)
         for sent in self._in_flight:  # what was let go meanwhile will not be read again
             for reason, entry in zip(sent.gone, sent.entries, strict=False):
-                size = self._size((entry,))
+                size = self.reading.size((entry,))
                 self.account.leave(-1, -size)
                 self.account.passed(reason, 1, size)
         self._in_flight.clear()
         self._tell_line()
+        self._retrying.take_back()
         self.reading.take_back()
         self._save()
 
@@ -378,8 +393,11 @@ class Forwarder:
         account = self.account
         for sent in self._in_flight:
             if gone := sent.let_go(end, reason):
-                account.leave(len(gone), self._size(gone))
+                account.leave(len(gone), self.reading.size(gone))
             self.reading.passed(sent.cut_skipped(end))
+        if held := self._retrying.let_go(end):
+            account.passed(reason, len(held), self.reading.size(held))
+            self._news.set()  # others may be free to go now
         position = self.reading.position
         # No more bytes than there are: at a bound that is all the time, and for a few messages.
         while position < end and (
@@ -391,12 +409,12 @@ class Forwarder:
                 counted = self._counted
                 self._count(entry for entry in gone if counted <= entry.position < self._start)
             wanted = [entry for entry in gone if self.reading.wants(entry)]
-            account.passed(reason, len(wanted), self._size(wanted))
+            account.passed(reason, len(wanted), self.reading.size(wanted))
             noted = sum(self.route.wants(entry.message.topic) for entry in gone) - len(wanted)
             account.passed_noted(noted)
         for strand in self.reading.strands:
             gone, skipped = strand.forget_before(end, time.monotonic())
-            account.passed(reason, len(gone), self._size(gone))
+            account.passed(reason, len(gone), self.reading.size(gone))
             self.reading.passed(skipped)
         if self._counted is not None:
             self._counted = max(self._counted, end)
@@ -417,9 +435,11 @@ class Forwarder:
 
     def _oldest(self, messages: int) -> Iterator[Entry]:
         """What could still be let go, the oldest first; about so many are asked for."""
-        for sent in self._in_flight:
-            if self.reading.live is None or sent.begin < self.reading.split:
-                yield from sent.entries[len(sent.gone) :]
+        split = None if self.reading.live is None else self.reading.split
+        read: Iterable[Entry] = (each for sent in self._in_flight for each in sent.entries[len(sent.gone) :])
+        if self._retrying:
+            read = sorted([*read, *self._retrying.oldest], key=lambda entry: entry.position)
+        yield from (entry for entry in read if split is None or entry.position < split)
         yield from self.reading.main.batch.entries
         position, count = self.reading.position, min(max(messages, 1), _SCAN_MESSAGES)
         while entries := self.reader.read(position, count, _GIVE_BYTES):

@@ -143,6 +143,15 @@ class Letters:
             pass
         self._log.append(entry.message, note)
 
+    async def bury_all(self, letters: Sequence[tuple[Entry, DeadLetter]]) -> None:
+        """Afterwards these are safe. Waits while the disk takes nothing: they are in their log until then."""
+        while True:
+            for entry, letter in letters:
+                self.bury(entry, letter)
+            if await self._committer.flush() is None:
+                return
+            await asyncio.sleep(1)
+
     def _make_way(self) -> bool:
         """Let go of the oldest segment, counting what still waits in it; return whether there was one."""
         end = self._log.oldest_segment_end()

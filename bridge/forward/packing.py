@@ -75,7 +75,7 @@ class Packer:
             return []
         suspects = sorted(index for each in refused for index in parts[each.index].indexes)
         if len(suspects) == len(refused):  # each of them was alone already
-            alone = [Refusal(parts[each.index].indexes[0], each.reason) for each in refused]
+            alone = [Refusal(parts[each.index].indexes[0], each.reason, each.final) for each in refused]
             return sorted(alone, key=lambda refusal: refusal.index)
         self._mending += 1
         self._mended.clear()
@@ -96,7 +96,7 @@ class Packer:
         except SinkUnavailable as error:
             owned = set(range(len(batch))) - set(suspects[error.confirmed :])
             raise SinkUnavailable(str(error), _prefix(owned)) from error
-        return [Refusal(suspects[each.index], each.reason) for each in refused]
+        return [Refusal(suspects[each.index], each.reason, each.final) for each in refused]
 
     def _parts(self, batch: Sequence[Outgoing]) -> list[_Part]:
         """Cut a batch into what travels as one, in the order of the first message of each."""

@@ -39,7 +39,7 @@ def pack_up(
         if isinstance(made, Outgoing):
             fit.append(made)
         else:
-            unfit.append(Refusal(index, made))
+            unfit.append(Refusal(index, made, final=True))
     return fit, unfit
 
 
@@ -70,5 +70,5 @@ async def send_fit(send: Send, fit: Sequence[Outgoing], unfit: Sequence[Refusal]
         refused = await send(fit) if fit else []
     except SinkUnavailable as error:
         raise SinkUnavailable(str(error), min(error.confirmed, min(cannot))) from error
-    refusals = [*unfit, *(Refusal(places[each.index], each.reason) for each in refused)]
+    refusals = [*unfit, *(Refusal(places[each.index], each.reason, each.final) for each in refused)]
     return sorted(refusals, key=lambda refusal: refusal.index)

@@ -13,10 +13,11 @@ was delivered beyond the cursor is settled, and is not read again (`bridge.polic
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import takewhile
-from typing import Final
+from typing import Final, TypeVar
 
 from bridge.clock import Clock
 from bridge.forward.sifter import Sifter
@@ -159,8 +160,10 @@ class Reading:
 
     # ---- reading -------------------------------------------------------------------
 
-    def read(self, strand: Strand, messages_max: int, bytes_max: int, now_s: float) -> list[Entry]:
-        """What comes next for this strand, and nothing that is the other's or settled."""
+    def read(
+        self, strand: Strand, messages_max: int, bytes_max: int, now_s: float, until: int | None = None
+    ) -> list[Entry]:
+        """What comes next for this strand, before `until`, and nothing that is the other's or settled."""
         while True:
             begin = max(strand.position, self._reader.cursor.position)
             position = strand.position = self.settled.skip(begin)
@@ -170,11 +173,11 @@ class Reading:
             stretch, split = self.settled.next_begin(position), None
             if self.live is not None and strand is self.main:
                 split = self.split
-            end = min((each for each in (stretch, split) if each is not None), default=None)
+            end = min((each for each in (stretch, split, until) if each is not None), default=None)
             if end is None or not entries or entries[-1].position < end:
                 return entries
             entries = [entry for entry in entries if entry.position < end]
-            if entries or end == split:
+            if entries or end in (split, until):
                 return entries
             strand.position = end  # there was nothing but a gap between two segments
 
@@ -240,6 +243,37 @@ class Reading:
         self.settled.add(strand.begun, end, fates)
         strand.begun = max(strand.begun, end)
 
+    def settle(
+        self,
+        stretches: Sequence[tuple[int, int]],
+        skipped: Sequence[Skipped],
+        delivered: Sequence[Entry] = (),
+        refused: Sequence[Entry] = (),
+    ) -> None:
+        """Count what became of these messages, and settle the stretches in which they lie.
+
+        `delivered` and `refused` are in the order of the log.
+        """
+        self._account.passed("refused", len(refused), self.size(refused))
+        self._account.passed("delivered", len(delivered), self.size(delivered))
+        if len(stretches) == 1:
+            [(begin, end)] = stretches
+            fates = self.passed(skipped)
+            fates.update(delivered=len(delivered), refused=len(refused))
+            self.settled.add(begin, end, fates)
+            return
+        skipped = sorted(skipped, key=_position)
+        for begin, end in stretches:
+            fates = self.passed(_between(skipped, begin, end))
+            fates["delivered"] = len(_between(delivered, begin, end))
+            fates["refused"] = len(_between(refused, begin, end))
+            self.settled.add(begin, end, fates)
+
+    def size(self, entries: Iterable[Entry]) -> int:
+        """What these count towards `max_bytes`; 0 where there is no such bound."""
+        account = self._account
+        return 0 if account.max_bytes is None else sum(account.size(entry.message) for entry in entries)
+
     def passed(self, skipped: Iterable[Skipped]) -> Counter[str]:
         """Count what is settled without being sent; return it as what became of it."""
         fates: Counter[str] = Counter()
@@ -261,3 +295,16 @@ class Reading:
         """What lies before `end` is neither read nor sent any more."""
         self.sifter.let_go(end)
         self.settled.pass_over(end)
+
+
+_P = TypeVar("_P", Entry, Skipped)
+
+
+def _position(one: Entry | Skipped) -> int:
+    return one.position
+
+
+def _between(ones: Sequence[_P], begin: int, end: int) -> Sequence[_P]:
+    """Of these, which lie in the order of the log, what lies from `begin` to before `end`."""
+    first = bisect_left(ones, begin, key=_position)
+    return ones[first : bisect_left(ones, end, first, key=_position)]

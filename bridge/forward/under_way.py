@@ -4,6 +4,9 @@ A batch covers a stretch of the log: the messages in it, and those that the rout
 and does not send, because they have expired or were let go at the door. The cursor may
 come to stand in the middle of it: where the far end has taken only the first messages,
 or where the oldest were let go. Then what lies before it is counted, and the rest not yet.
+
+A stretch has holes where messages are held (`bridge.policy.retry`). A batch of such ones
+is sent again by itself and covers no more than they do.
 """
 
 from __future__ import annotations
@@ -16,7 +19,20 @@ from bridge.policy.account import Fate, LeftFor
 from bridge.sinks.base import Refusal
 from bridge.store import Entry
 
-__all__ = ["Sent", "Skipped"]
+__all__ = ["Sent", "Skipped", "without"]
+
+
+def without(stretch: tuple[int, int], holes: Sequence[Entry]) -> list[tuple[int, int]]:
+    """What is left of a stretch of the log."""
+    begin, end = stretch
+    left: list[tuple[int, int]] = []
+    for hole in sorted(holes, key=lambda entry: entry.position):
+        if hole.position >= end:
+            break
+        if begin < hole.position:
+            left.append((begin, hole.position))
+        begin = max(begin, hole.end)
+    return [*left, (begin, end)] if begin < end else left
 
 
 class Skipped(NamedTuple):
@@ -31,7 +47,8 @@ class Sent:
     """One batch under way, which covers the log from `begin` on to before `end`.
 
     `gone` says of its first messages why they were let go meanwhile. `sent_s` is when it
-    was sent, where that is of interest.
+    was sent, where that is of interest. `held` lies between its messages and was not sent with
+    them; `again`: its messages are scattered, and what lies between them is not its own.
     """
 
     def __init__(
@@ -42,6 +59,9 @@ class Sent:
         end: int,
         task: asyncio.Task[list[Refusal]],
         sent_s: float | None = None,
+        held: Sequence[Entry] = (),
+        *,
+        again: bool = False,
     ) -> None:
         self.begin = begin
         self.end = end
@@ -50,6 +70,8 @@ class Sent:
         self.skipped = skipped
         self.task = task
         self.gone: list[LeftFor] = []
+        self.held = held
+        self.again = again
 
     def let_go(self, end: int, reason: LeftFor) -> Sequence[Entry]:
         """What lies before `end` is let go, if the far end does not take it; return what was not before."""
@@ -64,6 +86,13 @@ class Sent:
         gone = len(self.gone[:count])
         self.gone = self.gone[count:]
         return confirmed, gone
+
+    def stretches(self, end: int, confirmed: Sequence[Entry], kept: Sequence[Entry]) -> list[tuple[int, int]]:
+        """What is settled up to `end` by the far end's answer; `kept` of its messages are not."""
+        if self.again:
+            holes = {entry.position for entry in kept}
+            return [(each.position, each.end) for each in confirmed if each.position not in holes]
+        return without((self.begin, end), [*self.held, *kept])
 
     def cut_skipped(self, end: int) -> list[Skipped]:
         """Take out what lies before `end` and was not sent."""

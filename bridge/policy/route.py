@@ -15,6 +15,7 @@ from bridge.policy.batch import BatchLimits
 from bridge.policy.dress import Dress, EnvelopeKind, fields_of
 from bridge.policy.pace import Drain
 from bridge.policy.pack import Pack
+from bridge.policy.retry import ONE_TRY, RetryLimits
 from bridge.policy.sieve import Deadband, Rules
 from bridge.policy.where import Condition
 from bridge.topic import Pattern
@@ -47,6 +48,7 @@ class Route:
         "pack",
         "patterns",
         "priority",
+        "retry",
         "rules",
         "sink",
         "when_full",
@@ -77,6 +79,7 @@ class Route:
         fallback: tuple[str, float] | None = None,
         pack: Pack | None = None,
         drain: Drain | None = None,
+        retry: RetryLimits = ONE_TRY,
     ) -> None:
         """Raises ExpressionError, and ValueError as `fields_of` does."""
         assert patterns, "a route without a filter takes nothing"
@@ -95,6 +98,7 @@ class Route:
         self.when_full: WhenFull = when_full
         self.priority = priority  # of those that drop the oldest, the lowest gives way first
         self.drain = drain or Drain()
+        self.retry = retry
         self.fallback = fallback  # a second sink, and after how many seconds without the first
         self._wanted: dict[str, bool] = {}
         self.pack = pack  # None: each message travels by itself

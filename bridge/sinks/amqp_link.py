@@ -53,7 +53,7 @@ _PERHAPS_ONE_MESSAGE: Final = frozenset({406, 501, 502, 503, 505})
 class _Call:
     """One `send_batch` that has not returned: messages before `next` are published or done with."""
 
-    __slots__ = ("batch", "done", "next", "refusals", "unconfirmed")
+    __slots__ = ("batch", "done", "next", "refusals", "unconfirmed", "unsendable")
 
     def __init__(self, batch: Sequence[Outgoing], done: asyncio.Future[list[Refusal]]) -> None:
         self.batch = batch
@@ -61,11 +61,15 @@ class _Call:
         self.next = 0
         self.unconfirmed = 0
         self.refusals: dict[int, str] = {}
+        self.unsendable: set[int] = set()  # of the refusals, those that no broker can take
 
     def finish(self) -> None:
         """Return to the caller if nothing is open any more."""
         if not self.unconfirmed and self.next == len(self.batch) and not self.done.done():
-            self.done.set_result([Refusal(index, reason) for index, reason in sorted(self.refusals.items())])
+            refusals = sorted(self.refusals.items())
+            self.done.set_result(
+                [Refusal(index, reason, index in self.unsendable) for index, reason in refusals]
+            )
 
 
 class Link:
@@ -207,6 +211,7 @@ class Link:
                 count = index - call.next
                 if not count:
                     call.refusals[index] = str(error)
+                    call.unsendable.add(index)
                     call.next += 1
                 return pieces, count
             pieces += frames

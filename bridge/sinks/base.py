@@ -75,10 +75,15 @@ class Outgoing(msgspec.Struct, frozen=True, gc=False):
 
 
 class Refusal(msgspec.Struct, frozen=True):
-    """The far end will never take `batch[index]`, and says why."""
+    """The far end does not take `batch[index]`, and says why.
+
+    `final`: and it never will, as of a message that its protocol cannot carry. Otherwise it may take it
+    later, as when a queue is made that was missing.
+    """
 
     index: int
     reason: str
+    final: bool = False
 
 
 @runtime_checkable

@@ -91,6 +91,14 @@ MISTAKES = [
         ROUTE.replace("    from", "    ‸from") + "    every: 10s\n    drain: {order: live_first}",
         "has every, which needs messages in their order",
     ),
+    (
+        ROUTE.replace("    from", "    ‸from") + "    deadband: {field: payload.t, delta: 1}\n    retry: {}",
+        "has deadband, which needs messages in their order, and retry",
+    ),
+    (ROUTE + "    retry: ‸{tries: 5, wait: 4s}", "5 tries, 4s apart, take 16s"),
+    (ROUTE + "    retry: {tries: ‸0}", "must be at least 1"),
+    (ROUTE + "    retry: {wait: ‸1}", "has no unit"),
+    (ROUTE + "    retry: {‸times: 3}", "unknown key 'times'; allowed are tries, wait"),
     (TWO + "    ‸fallback: {to: x}", "'after' is missing; write 'after:'"),
     (TWO + "    fallback: {to: x, after: ‸0s}", "must be at least 1s"),
     (

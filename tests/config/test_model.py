@@ -7,6 +7,7 @@ from bridge.config.model import default_gateway, default_store_path
 from bridge.config.words import split_host_port
 from bridge.message import Message
 from bridge.policy.pace import Drain, PaceLimits
+from bridge.policy.retry import RetryLimits
 
 
 def test_with_no_file_everything_goes_to_one_receiver_on_this_machine():
@@ -66,6 +67,18 @@ def test_a_drain_is_an_order_and_a_pace_for_what_waited_and_for_what_is_new():
     assert limited == Drain(True, PaceLimits(500.0, 65_536), PaceLimits(2000.0))
     assert free == Drain()
     assert config.describe()["routes"]["r"]["drain"]["rate"] == "500/s"
+
+
+def test_a_route_tries_once_and_with_retry_as_often_as_it_says():
+    config = loads(
+        "version: 1\nsinks: {a: {memory: {}}}\nroutes: {r: {from: '#', to: a},\n"
+        "  s: {from: '#', to: a, retry: {}}, t: {from: '#', to: a, retry: {tries: 3, wait: 200ms}}}"
+    )
+    assert [route.retry for route in build_routes(config)] == [
+        RetryLimits(1),
+        RetryLimits(5, 1.0),
+        RetryLimits(3, 0.2),
+    ]
 
 
 def test_overrides_replace_single_values(tmp_path):

@@ -24,6 +24,7 @@ from bridge.forward.room import Room
 from bridge.message import Message, Properties
 from bridge.policy.batch import BatchLimits
 from bridge.policy.pace import Drain
+from bridge.policy.retry import ONE_TRY, RetryLimits
 from bridge.policy.route import Route
 from bridge.sinks.base import Outgoing, Refusal
 from bridge.sinks.memory import MemorySink
@@ -76,7 +77,10 @@ class Lives:
     def _route(self, name: str) -> Route:
         topics = {"alarms": "alarm/#", "everything": "#", "values": "value/#"}
         luck = self.luck
-        live_first = luck.random() < 0.4  # what compares messages with those before them cannot go with it
+        live_first = luck.random() < 0.4
+        retry = luck.choice((ONE_TRY, RetryLimits(2, 0.0), RetryLimits(4, 0.0), RetryLimits(3, 1e-4)))
+        # What compares messages with those before them goes neither with the one nor with the other.
+        in_order = not live_first and retry is ONE_TRY
         return Route(
             name,
             [Pattern.parse(topics[name])],
@@ -89,9 +93,10 @@ class Lives:
             priority=luck.randrange(10),
             where=luck.choice((None, None, None, 'endswith(topic, "1")', "payload.t > 1")),
             sample=luck.choice((None, None, (1, 2))),
-            deadband=None if live_first else luck.choice((None, None, ("received_ns", 70e9))),
-            every_s=None if live_first else luck.choice((None, None, 0.001, 3600.0)),
+            deadband=luck.choice((None, None, ("received_ns", 70e9))) if in_order else None,
+            every_s=luck.choice((None, None, 0.001, 3600.0)) if in_order else None,
             drain=Drain(live_first),
+            retry=retry,
         )
 
     async def run(self, steps: int) -> None:
@@ -208,7 +213,7 @@ class Lives:
                 one.owned.update(
                     number_of(each.message) for nth, each in enumerate(batch) if nth not in refused
                 )
-                answer.set_result([Refusal(nth, "never") for nth in refused])
+                answer.set_result([Refusal(nth, "no", self.luck.random() < 0.2) for nth in refused])
 
     def turn(self) -> None:
         """The loop goes round."""

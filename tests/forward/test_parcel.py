@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from bridge.errors import SinkUnavailable
-from bridge.forward.forwarder import DeadLetter
+from bridge.forward.letters import DeadLetter
 from bridge.forward.parcel import pack_up, send_fit
 from bridge.message import Message
 from bridge.policy.dress import Dress
@@ -68,14 +68,14 @@ def sends(refusals=(), confirmed=None):
 
 
 async def test_refusals_are_told_by_their_places_in_the_whole_batch():
-    unfit = [Refusal(1, "unfit"), Refusal(3, "unfit")]
+    unfit = [Refusal(1, "unfit", final=True), Refusal(3, "unfit", final=True)]
     fit = ["0", "2", "4"]
-    refused = await send_fit(sends([Refusal(1, "no"), Refusal(2, "no")]), fit, unfit)
-    assert [(each.index, each.reason) for each in refused] == [
-        (1, "unfit"),
-        (2, "no"),
-        (3, "unfit"),
-        (4, "no"),
+    refused = await send_fit(sends([Refusal(1, "no"), Refusal(2, "never", final=True)]), fit, unfit)
+    assert refused == [
+        Refusal(1, "unfit", final=True),
+        Refusal(2, "no"),
+        Refusal(3, "unfit", final=True),
+        Refusal(4, "never", final=True),
     ]
     assert await send_fit(sends([Refusal(0, "never asked")]), [], unfit) == unfit
 

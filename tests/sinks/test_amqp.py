@@ -61,7 +61,7 @@ async def test_an_address_too_long_for_amqp_or_empty_is_refused_alone(
     sink = await opened()
     batch = [outgoing(address, "n", n) for n, address in enumerate([queue, "ü" * 128, queue, "", queue])]
     refusals = await sink.send_batch(batch)
-    assert [each.index for each in refusals] == [1, 3]
+    assert [(each.index, each.final) for each in refusals] == [(1, True), (3, False)]
     assert "the routing key has 256 bytes; AMQP allows 255" in refusals[0].reason
     assert "no queue takes it" in refusals[1].reason
     assert [properties.message_id for properties, _ in take_all(rabbitmq.url, queue)] == [
