@@ -11,6 +11,7 @@ import contextlib
 import multiprocessing
 import random
 import socket
+import subprocess
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -18,7 +19,6 @@ from pathlib import Path
 
 import pytest
 import zmq
-from paho.mqtt.publish import multiple
 
 from bridge.sinks.keys import read_public_key
 from tests.faults.test_garbage import post_one_endless_message
@@ -123,9 +123,14 @@ async def test_given_1000_half_handshakes_then_who_holds_a_key_is_served_and_mem
         far_end.start()
         await until(lambda: gateway.status()["sinks"]["local"]["state"] == "up")
         served_s = time.monotonic() - began
-        messages = [("plant/a", payload, 1, False) for payload in payloads]
-        await asyncio.to_thread(multiple, messages, "127.0.0.1", gateway.port)
-        assert not await asyncio.to_thread(far_end.wait_for, set(payloads))
+        command = ["mosquitto_pub", "-p", str(gateway.port), "-q", "1", "-t", "plant/a", "-l"]
+        lines_in = "\n".join(payloads)
+        told = await asyncio.to_thread(
+            subprocess.run, command, input=lines_in, text=True, stderr=subprocess.PIPE, timeout=30
+        )
+        assert told.returncode == 0, f"{told.stderr}\n{gateway.output()}"
+        missing = await asyncio.to_thread(far_end.wait_for, set(payloads))
+        assert not missing, f"{len(missing)} are missing\n{gateway.output()}"
         left_s = began + LET_GO_S - time.monotonic()
         await asyncio.wait_for(asyncio.gather(*(_closed(line) for line in lines)), left_s)
         more = gateway.rss_most() - before

@@ -28,7 +28,11 @@ ANYONE = ["0.0.0.0:1883", "0.0.0.0:8080"]  # inside a container, whose ports are
 # Configuration (None: none at all) → every socket that can be reached.
 SOCKETS: dict[str | None, list[str]] = {
     None: [*HERE, "127.0.0.1:5556"],
+    "config/commands.yaml": HERE,
+    "config/conditions.yaml": [*HERE, "127.0.0.1:5556"],
+    "config/packed.yaml": HERE,
     "config/quickstart.yaml": [*HERE, "127.0.0.1:5556"],
+    "config/rabbitmq-cluster.yaml": HERE,
     "config/rabbitmq.yaml": HERE,
     "config/tls.yaml": [*HERE, "127.0.0.1:5556", "0.0.0.0:8883", "0.0.0.0:9443"],
     "config/users-and-rules.yaml": [*HERE, "127.0.0.1:5556"],
@@ -88,7 +92,13 @@ def test_a_gateway_opens_the_sockets_of_its_configuration_and_no_other(
         arguments = [str(tmp_path / "edgespool.yaml")]
         shutil.copy(ROOT / file, arguments[0])
     (tmp_path / "passwords").touch(0o600)
-    write_sample(tmp_path / "certs")
+    devices, device, _ = write_sample(tmp_path / "certs")
+    for name, made in (
+        ("cloud.pem", devices.certificate),
+        ("gateway.pem", device.certificate),
+        ("gateway.key", device.key),
+    ):
+        shutil.copy(made, tmp_path / "certs" / name)
     environ = {**os.environ, "AMQP_URL": "amqp://127.0.0.1:5672/", "XDG_STATE_HOME": str(tmp_path)}
     command = [sys.executable, "-m", "bridge.cli", "run", *arguments, "--state", str(tmp_path / "state")]
     log = tmp_path / "log"

@@ -471,7 +471,7 @@ def test_topics_that_went_out_are_routes_once_the_signs_are_taken_away(take, lin
     text = text.replace("amqp://USER:PASSWORD@HOST/", "amqp://h/")
     config = loads(re.sub(r"(?m)^# ( *(sinks|routes|plant-7|from|to|address)\b)", r"\1", text))
     (route,) = config.routes.values()
-    assert (route.from_, route.address, route.to) == ([topic_filter], address, "plant-7")
+    assert (route.from_, route.address, route.to) == ([topic_filter], address, ["plant-7"])
 
 
 def test_topics_that_came_in_are_named(take):
