@@ -381,14 +381,14 @@ async def test_killed_in_the_middle_of_a_replay_no_letter_is_lost_and_none_comes
     try:
         while waiting != others and kills < 30:
             killed.gateway.start()
-            goal = len(far.taken) + luck.randrange(count // 15, count // 5)
+            goal = len(far.taken) + luck.randrange(count // 40, count // 10)
             await until(lambda goal=goal: len(far.taken) >= goal or killed.waiting() == others, 30)
             killed.gateway.kill()
             kills += 1
             before, waiting = waiting, killed.waiting()
             assert others <= waiting <= before, "what is gone from the list never comes back"
             assert meant - waiting <= {id for id, _ in far.taken}, "gone from the list, and nobody has it"
-        assert kills >= 3
+        assert kills >= 2
         killed.gateway.start()
         await killed.until_left(others)
         assert {id for id, _ in far.taken} == meant

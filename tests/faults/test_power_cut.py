@@ -122,7 +122,8 @@ async def test_given_power_cuts_at_random_moments_then_no_acknowledged_message_i
         gateway.kill()
         far_end.kill()
     assert acknowledged > images * 20, "too little was under way for this to mean anything"
-    assert used_again, "no file was used again"
+    # In a few images it may happen that there is none.
+    assert used_again or images < 20, "no file was used again"
     assert "Traceback" not in gateway.output()
     print(
         f"{images} images of a disk ({kind}) without power, in {used_again} the newest segment in a file"

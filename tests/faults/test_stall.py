@@ -97,7 +97,7 @@ async def test_given_links_that_only_look_well_then_they_are_noticed_in_time_and
     assert told["reason"].startswith(f"no answer within {confirm_timeout_s} s on {endpoint}")
     assert told["stalls"] >= 1
     assert 'edgespool_sink_stalled{kind="zeromq",sink="lab"} 1.0' in page
-    assert gateway.output().count("sink stalled sink=lab") == 1
+    assert gateway.output().count('event="sink stalled" sink=lab') == 1
     for arrivals in (received, [(one.id, one.payload.decode()) for one in deaf.owned]):
         assert judge(arrivals, [device]).arrived == COUNT
 
