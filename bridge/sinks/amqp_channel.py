@@ -1,8 +1,8 @@
 """One AMQP connection with one channel, from its first byte to its last.
 
-What it is used for stands elsewhere: here is how it is opened, how the broker is asked
-something, how it is noticed that nothing comes any more, and how it is closed. `lost`
-says why it ended, once.
+What it is used for stands elsewhere, in `amqp_link` and in `bridge.sources.amqp`: here is
+how it is opened, how the broker is asked something, how it is noticed that nothing comes
+any more, and how it is closed. `lost` says why it ended, once.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from bridge.errors import SinkUnavailable
 from bridge.sinks.amqp_connection import Connection, explain, parameters
 from bridge.sinks.amqp_options import Address, AmqpOptions
 
-__all__ = ["UNREADABLE", "Channel"]
+__all__ = ["UNREADABLE", "Channel", "Forgiving"]
 
 UNREADABLE: Final[dict[str, Any]] = {"unreadable": True}  # the headers of a message whose own are not known
 _FRAME: Final = Struct(">BHI")
@@ -30,7 +30,7 @@ CLOSE_S: Final = 1.0
 SILENT_HEARTBEATS: Final = 1.5
 
 
-class _Forgiving(Connection):
+class Forgiving(Connection):
     """Reads on behind properties that pika cannot read, such as a time in the year 300,000.
 
     Else one message would break the link, be handed out again, and break the next one.
@@ -51,6 +51,8 @@ class _Forgiving(Connection):
 class Channel:
     """`channel` is open after `open`; whoever derives from it does the rest."""
 
+    kind: type[Connection] = Connection
+
     def __init__(self, name: str, options: AmqpOptions, gateway: str, address: Address) -> None:
         self._loop = asyncio.get_running_loop()
         self.lost: asyncio.Future[str] = self._loop.create_future()
@@ -68,7 +70,7 @@ class Channel:
     async def open(self) -> None:
         """Afterwards there is a channel. Raises SinkUnavailable."""
         opened: asyncio.Future[Any] = self._loop.create_future()
-        self.connection = _Forgiving(
+        self.connection = self.kind(
             parameters(self.name, self.options, self._gateway, self._address),
             on_open_callback=_result_of(opened),
             on_open_error_callback=self._on_closed,
@@ -76,8 +78,12 @@ class Channel:
             custom_ioloop=self._loop,
         )
         await self._unless_lost(opened)
+        self.connected(self.connection)
         self.channel = await self.ask(self.connection.channel, "on_open_callback")
-        self.channel.add_on_close_callback(lambda _channel, error: self.fail(explain(error)))
+        self.channel.add_on_close_callback(lambda _channel, error: self.ended(error))
+
+    def connected(self, connection: Connection) -> None:
+        """The connection is open, and the channel not yet."""
 
     async def ask(self, method: Callable[..., Any], callback: str = "callback", **arguments: Any) -> Any:
         """Call one of pika's methods and wait for the broker's answer."""
@@ -116,6 +122,10 @@ class Channel:
 
     def _on_closed(self, _connection: Any, error: Exception) -> None:
         self._closed.set()
+        self.ended(error)
+
+    def ended(self, error: Exception) -> None:
+        """The broker, or the network, has closed the channel or the connection."""
         self.fail(explain(error))
 
     def fail(self, reason: str) -> None:

@@ -16,14 +16,14 @@ import asyncio
 import logging
 import math
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
-from pika import exceptions
 from pika.spec import Basic
 
 from bridge.errors import SinkUnavailable
-from bridge.sinks.amqp_connection import Connection, declarations, explain, parameters
+from bridge.sinks.amqp_channel import Channel
+from bridge.sinks.amqp_connection import Connection, declarations, explain
 from bridge.sinks.amqp_inventory import Inventory
 from bridge.sinks.amqp_ledger import Ledger
 from bridge.sinks.amqp_memory import Memory
@@ -43,9 +43,6 @@ WRITE_BYTES: Final = 64 << 10
 # A queue that is deleted is noticed by the first message after that; what is merely meant for no queue is
 # refused at once for as long.
 INVENTORY_EVERY_S: Final = 1.0
-CLOSE_S: Final = 1.0
-# A broker that is alive has spoken three times by then.
-SILENT_HEARTBEATS: Final = 1.5
 # Reply codes that may be about one message: precondition failed, and the errors of framing and syntax.
 _PERHAPS_ONE_MESSAGE: Final = frozenset({406, 501, 502, 503, 505})
 
@@ -72,24 +69,16 @@ class _Call:
             )
 
 
-class Link:
+class Link(Channel):
     """One connection from its first byte to its last; `lost` says why it ended."""
 
     def __init__(
         self, name: str, options: AmqpOptions, gateway: str, memory: Memory, address: Address
     ) -> None:
+        super().__init__(name, options, gateway, address)
         self.blocked = ""
         self.stalled = False
-        self._loop = asyncio.get_running_loop()
-        self.lost: asyncio.Future[str] = self._loop.create_future()
-        self._name = name
-        self._options = options
-        self._gateway = gateway
-        self._address = address
         self._memory = memory
-        self._connection: Connection | None = None
-        self._channel: Any = None
-        self._closed = asyncio.Event()
         self._is_open = False
         self._line: deque[_Call] = deque()
         self._ledger: Ledger[_Call] = Ledger(self._confirmed)
@@ -101,59 +90,32 @@ class Link:
         self._progress_at = 0.0  # when the oldest unconfirmed message became the oldest
         self._movement = Movement()
         self._timer: asyncio.TimerHandle | None = None
-        self._pulse: asyncio.TimerHandle | None = None
-        self._heard_bytes = 0
-        self._heard_at = 0.0
 
     # ---- opening -------------------------------------------------------------------
 
     async def open(self) -> None:
         """Connect, choose confirms, declare, and see that the exchange is there."""
-        opened: asyncio.Future[Any] = self._loop.create_future()
-        self._connection = Connection(
-            parameters(self._name, self._options, self._gateway, self._address),
-            on_open_callback=_result_of(opened),
-            on_open_error_callback=self._on_closed,
-            on_close_callback=self._on_closed,
-            custom_ioloop=self._loop,
-        )
-        await self._unless_lost(opened)
-        self._connection.add_on_connection_blocked_callback(self._on_blocked)
-        self._connection.add_on_connection_unblocked_callback(self._on_unblocked)
-        self._channel = await self._ask(self._connection.channel, "on_open_callback")
-        self._channel.add_on_close_callback(self._on_channel_closed)
-        self._channel.add_on_return_callback(self._on_return)
-        await self._ask(self._channel.confirm_delivery, ack_nack_callback=self._on_confirm)
-        for method, arguments in declarations(self._channel, self._options.declare):
-            await self._ask(method, **arguments)
-        if self._options.exchange:
-            await self._ask(self._channel.exchange_declare, exchange=self._options.exchange, passive=True)
+        await super().open()
+        self.channel.add_on_return_callback(self._on_return)
+        await self.ask(self.channel.confirm_delivery, ack_nack_callback=self._on_confirm)
+        for method, arguments in declarations(self.channel, self.options.declare):
+            await self.ask(method, **arguments)
+        if self.options.exchange:
+            await self.ask(self.channel.exchange_declare, exchange=self.options.exchange, passive=True)
         self._is_open = True
-        self._heard_at = self._loop.time()
-        self._listen()
+        self.listen()
 
-    async def _ask(self, method: Callable[..., Any], callback: str = "callback", **arguments: Any) -> Any:
-        """Call one of pika's methods and wait for the broker's answer."""
-        answer: asyncio.Future[Any] = self._loop.create_future()
-        try:
-            method(**{callback: _result_of(answer)}, **arguments)
-        except exceptions.AMQPError as error:
-            raise SinkUnavailable(explain(error)) from error
-        return await self._unless_lost(answer)
-
-    async def _unless_lost(self, answer: asyncio.Future[Any]) -> Any:
-        await asyncio.wait((answer, self.lost), return_when=asyncio.FIRST_COMPLETED)
-        if not answer.done():
-            answer.cancel()
-            raise SinkUnavailable(self.lost.result())
-        return answer.result()
+    def connected(self, connection: Connection) -> None:
+        """See Channel."""
+        connection.add_on_connection_blocked_callback(self._on_blocked)
+        connection.add_on_connection_unblocked_callback(self._on_unblocked)
 
     # ---- sending -------------------------------------------------------------------
 
     async def send_batch(self, batch: Sequence[Outgoing]) -> list[Refusal]:
         """See Sink."""
         if not self._is_open or self.lost.done():
-            raise SinkUnavailable(self.lost.result() if self.lost.done() else f"{self._name} is not open")
+            raise SinkUnavailable(self.lost.result() if self.lost.done() else f"{self.name} is not open")
         if not batch:
             return []
         call = _Call(batch, self._loop.create_future())
@@ -172,10 +134,10 @@ class Link:
         Nobody tells us when the buffer has drained, and nobody needs to: what lies
         in it is unconfirmed, so a confirm is bound to come, and each one pumps.
         """
-        connection = self._connection
+        connection = self.connection
         if self.blocked or self._ledger.refused or connection is None or self.lost.done():
             return
-        window = 1 if self._memory.careful else self._options.window
+        window = 1 if self._memory.careful else self.options.window
         frame_max = connection.params.frame_max or 131_072
         line, ledger = self._line, self._ledger
         while line and (room := window - ledger.unanswered) > 0:
@@ -198,7 +160,7 @@ class Link:
 
     def _frames(self, call: _Call, most: int, frame_max: int) -> tuple[list[bytes], int]:
         """The bytes of a call's next messages, and how many those are: up to one that does not travel."""
-        poison, exchange, batch = self._memory.poison, self._options.exchange, call.batch
+        poison, exchange, batch = self._memory.poison, self.options.exchange, call.batch
         pieces: list[bytes] = []
         piece_bytes = 0
         for index in range(call.next, call.next + most):
@@ -230,7 +192,7 @@ class Link:
         # A nack comes at once, the confirms of what was taken before it only after the
         # broker's disk. Whoever gives up on the first nack never learns what was taken.
         if self._ledger.refused and not self._ledger.unanswered:
-            self._fail("the broker does not take messages now (basic.nack): a queue is full or in trouble")
+            self.fail("the broker does not take messages now (basic.nack): a queue is full or in trouble")
         self._pump()
 
     def _confirmed(self, call: _Call, index: int, count: int) -> None:
@@ -265,7 +227,7 @@ class Link:
         if self._inventory.empty or self._inventory.asking or self.lost.done():
             return
         if self._loop.time() - self._all_there_at >= INVENTORY_EVERY_S:
-            self._inventory.ask(self._connection)
+            self._inventory.ask(self.connection)
 
     def _all_there(self) -> None:
         """Nothing is missing: what came back meanwhile is refused."""
@@ -277,26 +239,22 @@ class Link:
             call.finish()
 
     def _is_gone(self, reason: str) -> None:
-        self._fail(f"what was declared is gone, and will be declared again: {reason}")
+        self.fail(f"what was declared is gone, and will be declared again: {reason}")
 
     def _on_blocked(self, _connection: Any, frame: Any) -> None:
         self.blocked = f"the broker has blocked publishers: {frame.method.reason}"
-        log.warning("sink blocked sink=%s reason=%s", self._name, frame.method.reason)
+        log.warning("sink blocked sink=%s reason=%s", self.name, frame.method.reason)
 
     def _on_unblocked(self, _connection: Any, _frame: Any) -> None:
         self.blocked = ""
-        log.info("sink not blocked any more sink=%s", self._name)
+        log.info("sink not blocked any more sink=%s", self.name)
         self._progress_at = self._loop.time()
         self._pump()
 
-    def _on_channel_closed(self, _channel: Any, error: Exception) -> None:
+    def ended(self, error: Exception) -> None:
+        """See Channel."""
         self._suspect(error)
-        self._fail(explain(error))
-
-    def _on_closed(self, _connection: Any, error: Exception) -> None:
-        self._closed.set()
-        self._suspect(error)
-        self._fail(explain(error))
+        super().ended(error)
 
     def _suspect(self, error: Exception) -> None:
         """If one message may be to blame for the end, see to it that it is found."""
@@ -312,16 +270,15 @@ class Link:
 
     # ---- the end -------------------------------------------------------------------
 
-    def _fail(self, reason: str) -> None:
+    def fail(self, reason: str) -> None:
         """The link is lost: nothing that is under way is promised."""
         if self.lost.done():
             return
-        self.lost.set_result(reason)
+        super().fail(reason)
         self.blocked = ""
-        for timer in (self._timer, self._pulse):
-            if timer is not None:
-                timer.cancel()
-        self._timer = self._pulse = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         open_calls = (*self._line, *self._ledger.calls(), *(call for call, _, _ in self._suspended))
         for call in {id(call): call for call in open_calls}.values():
             if not call.done.done():
@@ -336,21 +293,6 @@ class Link:
         still_open = self._ledger.first_open(call)
         return min((*suspended, *call.refusals, call.next if still_open is None else still_open))
 
-    def _listen(self) -> None:
-        """Notice a line on which nothing comes any more.
-
-        The broker says something every half heartbeat. Pika looks only every heartbeat
-        and five seconds, and then twice.
-        """
-        connection, heartbeat_s, now = self._connection, self._options.heartbeat, self._loop.time()
-        assert connection is not None
-        if connection.bytes_received != self._heard_bytes:
-            self._heard_bytes, self._heard_at = connection.bytes_received, now
-        elif now - self._heard_at >= SILENT_HEARTBEATS * heartbeat_s:
-            self._fail("the broker's heartbeats stopped")
-            return
-        self._pulse = self._loop.call_later(heartbeat_s / 8, self._listen)
-
     def _watch(self) -> None:
         """Lose patience when the oldest message has waited too long.
 
@@ -358,42 +300,17 @@ class Link:
         """
         if self._timer is not None:
             return
-        self._timer = self._loop.call_later(self._options.confirm_timeout / PATIENCE_LOOKS, self._look)
+        self._timer = self._loop.call_later(self.options.confirm_timeout / PATIENCE_LOOKS, self._look)
 
     def _look(self) -> None:
         self._timer = None
         if not (self._ledger.unanswered or self._suspended) or self.lost.done():
             return
-        assert self._connection is not None
-        if self._movement.look(self._connection.descriptors) or self.blocked:
+        assert self.connection is not None
+        if self._movement.look(self.connection.descriptors) or self.blocked:
             self._progress_at = self._loop.time()
-        if self._loop.time() - self._progress_at >= self._options.confirm_timeout:
+        if self._loop.time() - self._progress_at >= self.options.confirm_timeout:
             self.stalled = True
-            self._fail(f"no confirmation within {self._options.confirm_timeout:g} s")
+            self.fail(f"no confirmation within {self.options.confirm_timeout:g} s")
         else:
             self._watch()
-
-    async def close(self) -> None:
-        """Say goodbye if anybody listens; afterwards the socket is gone."""
-        self._fail(f"{self._name} was closed")
-        connection = self._connection
-        if connection is None or self._closed.is_set():
-            return
-        try:
-            if not connection.is_closing and not connection.is_closed:
-                connection.close()
-            async with asyncio.timeout(CLOSE_S):
-                await self._closed.wait()
-        except (TimeoutError, exceptions.AMQPError):
-            pass
-        finally:
-            if not self._closed.is_set():
-                connection.abort(exceptions.ConnectionClosed(0, "closed"))
-
-
-def _result_of(future: asyncio.Future[Any]) -> Callable[..., None]:
-    def done(*answer: Any) -> None:
-        if not future.done():
-            future.set_result(answer[0] if answer else None)
-
-    return done

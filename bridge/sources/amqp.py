@@ -23,7 +23,7 @@ from pika.spec import Basic
 
 from bridge.errors import SinkUnavailable
 from bridge.policy.incoming import NO_HEADERS, Incoming
-from bridge.sinks.amqp_channel import UNREADABLE, Channel
+from bridge.sinks.amqp_channel import UNREADABLE, Channel, Forgiving
 from bridge.sinks.amqp_connection import Hosts, declarations
 from bridge.sinks.amqp_options import Address, AmqpOptions
 from bridge.sources.base import Reply, Settlement
@@ -107,6 +107,8 @@ class AmqpSource:
 
 class _Consumer(Channel):
     """One connection that takes from the queue."""
+
+    kind = Forgiving
 
     def __init__(
         self, name: str, options: AmqpSourceOptions, broker: AmqpOptions, gateway: str, address: Address
